@@ -1,0 +1,77 @@
+//! Ending a job.
+
+use axum::Json;
+use serde::{Deserialize, Serialize};
+use shared::{
+    api::PathJob,
+    auth::TeamKey,
+    database::{self, optional_text, text, uuid},
+    error::Result,
+    input::{Body, Metadata, Text},
+    money::Usd,
+};
+
+/// How the job ended.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompleteJob {
+    status: FinalStatus,
+    #[serde(default)]
+    metadata: Metadata,
+    error_message: Option<Text<2000>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FinalStatus {
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+/// What ending a job answers. Kept with the job, so that the same request again gets the same.
+#[derive(Serialize, Deserialize)]
+pub struct CompletedJob {
+    job_id: String,
+    status: String,
+    completed_at: String,
+    costs: Costs,
+    calls: Vec<Call>,
+}
+
+/// The sums over a job's calls, and what it cost in credits.
+#[derive(Serialize, Deserialize)]
+struct Costs {
+    total_calls: i64,
+    successful_calls: i64,
+    failed_calls: i64,
+    total_tokens: i64,
+    /// The sum of what is known; `null` when nothing is.
+    total_cost_usd: Option<Usd>,
+    avg_latency_ms: i64,
+    credit_applied: bool,
+    credits_remaining: i64,
+}
+
+/// A call as ending its job shows it.
+#[derive(Serialize, Deserialize)]
+struct Call {
+    call_id: String,
+    purpose: Option<String>,
+    model_group: String,
+    tokens: i64,
+    latency_ms: Option<i64>,
+    error: Option<String>,
+}
+
+/// `POST /api/jobs/{job_id}/complete`
+pub async fn complete(key: TeamKey, PathJob(job_id): PathJob, Body(end): Body<CompleteJob>) -> Result<Json<CompletedJob>> {
+    let status = match end.status {
+        FinalStatus::Completed => "completed",
+        FinalStatus::Failed => "failed",
+        FinalStatus::Cancelled => "cancelled",
+    };
+    let parameters =
+        vec![uuid(key.key_id), uuid(job_id), text(status), text(end.metadata), optional_text(end.error_message)];
+    database::call("SELECT complete_job($1, $2, $3, $4::text::json, $5)::text AS answer", parameters).await.map(Json)
+}

@@ -1,0 +1,41 @@
+//! Whether the application can do its work.
+
+use axum::{Json, http::StatusCode};
+use serde::Serialize;
+use shared::{
+    database,
+    error::Result,
+    litellm::{admin, within},
+};
+use std::time::Duration;
+
+/// How long each check may take.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// The state of the application and of what it stands on.
+#[derive(Serialize)]
+pub struct Health {
+    status: &'static str,
+    version: &'static str,
+    database: &'static str,
+    litellm: &'static str,
+}
+
+/// 200 while jobs can be created and read. Without LiteLLM calls fail, which the body says; without the database everything does,
+/// so that is 503.
+pub async fn get() -> Result<(StatusCode, Json<Health>)> {
+    let word = |up| if up { "up" } else { "down" };
+    let (database, litellm) = (within(LIMIT, database::ping()).await, admin::is_alive(LIMIT).await);
+    let database_up = matches!(database, Some(Ok(())));
+    let (code, status) = match database_up {
+        true => (StatusCode::OK, "healthy"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+    };
+    let health = Health {
+        status,
+        version: env!("CARGO_PKG_VERSION"),
+        database: word(database_up),
+        litellm: word(litellm.unwrap_or(false)),
+    };
+    Ok((code, Json(health)))
+}

@@ -1,0 +1,270 @@
+//! Who calls.
+//!
+//! * The admin shows `X-Admin-Key`, compared in constant time. No configured admin key: nobody is the admin.
+//! * A team shows `Authorization: Bearer sk-…`, a virtual key that LiteLLM generated. Here only its SHA-256 is known.
+//!
+//! A look-up of a key is cached in the key-value store for `auth_cache_seconds`. That authorises reads and refuses early;
+//! every function of `migrations/` that changes something for a key checks the key again, so a stale entry changes nothing.
+//! Only keys that may be used are cached, and [`forget`] drops them when their team changes.
+
+use crate::{
+    database,
+    error::{Code, Error, Result},
+    settings,
+};
+use axum::http::{HeaderMap, HeaderName, header::AUTHORIZATION};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use spin_sdk::{key_value::Store, pg::ParameterValue};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+/// Who may call a route. Declared beside every route, see [`crate::api::Api`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody, without a key.
+    Public,
+    /// The admin.
+    Admin,
+    /// A team, with its virtual key.
+    Team,
+    /// The admin or a team. A request with an `X-Admin-Key` is the admin's.
+    AdminOrTeam,
+}
+
+/// Who a request comes from, once it is established.
+#[derive(Debug, Clone)]
+pub enum Principal {
+    /// A route for [`Access::Public`].
+    Nobody,
+    /// The admin.
+    Admin,
+    /// A team.
+    Team(TeamKey),
+}
+
+/// A virtual key that may be used, and its team.
+#[derive(Debug, Clone)]
+pub struct TeamKey {
+    /// The key's id, which the functions of `migrations/` take.
+    pub key_id: Uuid,
+    /// The team that the key belongs to.
+    pub team_id: String,
+    /// The key itself, for LiteLLM.
+    pub secret: VirtualKey,
+}
+
+/// A virtual key in plain text, as the caller sent it or LiteLLM made it. Not printed by `Debug`.
+#[derive(Clone)]
+pub struct VirtualKey(String);
+
+impl VirtualKey {
+    /// Takes a key as it is.
+    pub fn new(key: String) -> Self {
+        Self(key)
+    }
+
+    /// The key itself: for LiteLLM, and for the one answer that shows it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Its SHA-256, which is what is stored.
+    pub fn hash(&self) -> [u8; 32] {
+        Sha256::digest(&self.0).into()
+    }
+
+    /// Its last four characters, by which people tell keys apart.
+    pub fn hint(&self) -> String {
+        let skipped = self.0.chars().count().saturating_sub(4);
+        self.0.chars().skip(skipped).collect()
+    }
+}
+
+impl fmt::Debug for VirtualKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VirtualKey(…)")
+    }
+}
+
+impl Principal {
+    /// Refuses a team that asks for another one. Comes before any look at the team asked for, so nothing is learnt about it.
+    pub fn may_see(&self, team_id: &str) -> Result<()> {
+        match self {
+            Principal::Team(key) if key.team_id != team_id => {
+                Err(Error::new(Code::WrongTeam, format!("API key does not belong to team '{team_id}'")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The team whose things are asked for; `None` for the admin, who may see all.
+    pub fn team_id(&self) -> Option<&str> {
+        match self {
+            Principal::Team(key) => Some(&key.team_id),
+            Principal::Admin | Principal::Nobody => None,
+        }
+    }
+}
+
+const ADMIN_KEY: HeaderName = HeaderName::from_static("x-admin-key");
+
+/// Establishes who the request comes from, or refuses it.
+pub async fn authenticate(access: Access, headers: &HeaderMap) -> Result<Principal> {
+    match access {
+        Access::Public => Ok(Principal::Nobody),
+        Access::Admin => admin(headers).await,
+        Access::AdminOrTeam if headers.contains_key(ADMIN_KEY) => admin(headers).await,
+        Access::Team | Access::AdminOrTeam => team(headers).await.map(Principal::Team),
+    }
+}
+
+async fn admin(headers: &HeaderMap) -> Result<Principal> {
+    let refused = |detail| Err(Error::new(Code::Unauthenticated, detail));
+    let Some(shown) = headers.get(ADMIN_KEY) else {
+        return refused("Missing X-Admin-Key header. Admin authentication required.");
+    };
+    let configured = settings::text("admin_key").await?;
+    // Digests have the same length whatever was sent, so the comparison takes the same time.
+    let equal = Sha256::digest(shown.as_bytes()).ct_eq(&Sha256::digest(&configured));
+    let single = headers.get_all(ADMIN_KEY).iter().count() == 1;
+    if bool::from(equal) && single && !configured.is_empty() {
+        Ok(Principal::Admin)
+    } else {
+        refused("Invalid admin API key")
+    }
+}
+
+async fn team(headers: &HeaderMap) -> Result<TeamKey> {
+    let secret = bearer(headers)?;
+    let hash = secret.hash();
+    let found = match cached(&hash).await {
+        Some(found) => found,
+        None => {
+            let found = look_up(&hash).await?;
+            remember(&hash, &found).await;
+            found
+        }
+    };
+    Ok(TeamKey { key_id: found.key_id, team_id: found.team_id, secret })
+}
+
+/// The key of the one `Authorization` header.
+fn bearer(headers: &HeaderMap) -> Result<VirtualKey> {
+    let refused = |detail| Err(Error::new(Code::Unauthenticated, detail));
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return refused("Missing Authorization header. Expected: 'Authorization: Bearer sk-xxx...'");
+    };
+    let key = value
+        .to_str()
+        .ok()
+        .filter(|_| values.next().is_none())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, key)| scheme.eq_ignore_ascii_case("bearer") && !key.is_empty() && !key.contains(' '));
+    match key {
+        None => refused("Invalid Authorization header format. Expected: 'Authorization: Bearer sk-xxx...'"),
+        Some((_, key)) => Ok(VirtualKey(key.to_owned())),
+    }
+}
+
+#[derive(Deserialize)]
+struct Found {
+    key_id: Uuid,
+    team_id: String,
+    status: String,
+}
+
+async fn look_up(hash: &[u8; 32]) -> Result<Found> {
+    let found: Option<Found> =
+        database::call("SELECT lookup_key($1)::text AS answer", vec![ParameterValue::Binary(hash.to_vec())]).await?;
+    match found {
+        None => Err(Error::new(Code::Unauthenticated, "Invalid API key")),
+        Some(found) if found.status == "suspended" => {
+            Err(Error::new(Code::TeamSuspended, format!("Team '{}' is suspended", found.team_id)))
+        }
+        Some(found) => Ok(found),
+    }
+}
+
+/// What the key-value store holds under [`cache_key`]. The store has no expiry of its own.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    key_id: Uuid,
+    team_id: String,
+    /// Seconds since 1970 after which the entry counts for nothing.
+    until: u64,
+}
+
+/// The whole digest: two keys never share an entry.
+fn cache_key(hash: &str) -> String {
+    format!("virtual-key:{hash}")
+}
+
+fn hex(hash: &[u8; 32]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+/// A cache may fail or lie; whatever is wrong with an entry, the database is asked instead.
+async fn cached(hash: &[u8; 32]) -> Option<Found> {
+    let store = Store::open_default().await.ok()?;
+    let entry: Entry = serde_json::from_slice(&store.get(cache_key(&hex(hash))).await.ok()??).ok()?;
+    let usable = now() < entry.until;
+    usable.then(|| Found { key_id: entry.key_id, team_id: entry.team_id, status: "active".into() })
+}
+
+async fn remember(hash: &[u8; 32], found: &Found) {
+    let Ok(lifetime @ 1..) = settings::parsed::<u64>("auth_cache_seconds").await else { return };
+    let entry = Entry { key_id: found.key_id, team_id: found.team_id.clone(), until: now().saturating_add(lifetime) };
+    if let (Ok(store), Ok(entry)) = (Store::open_default().await, serde_json::to_vec(&entry)) {
+        // Without the entry the next request asks the database again: slower, not wrong.
+        _ = store.set(cache_key(&hex(hash)), entry).await;
+    }
+}
+
+/// Drops what is cached about these keys, given as the hex of their SHA-256.
+pub async fn forget(key_hashes: &[String]) {
+    let Ok(store) = Store::open_default().await else { return };
+    for hash in key_hashes {
+        // An entry that can't be dropped dies by its own expiry.
+        _ = store.delete(cache_key(hash)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bearer_of(values: &[&str]) -> Result<String, String> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, value.parse().unwrap());
+        }
+        bearer(&headers).map(|key| key.expose().to_owned()).map_err(|error| error.detail)
+    }
+
+    #[test]
+    fn only_one_well_formed_authorization_header_is_taken() {
+        assert_eq!(bearer_of(&["Bearer sk-1"]).unwrap(), "sk-1");
+        assert_eq!(bearer_of(&["bearer sk-1"]).unwrap(), "sk-1");
+        assert!(bearer_of(&[]).unwrap_err().starts_with("Missing Authorization header."));
+        for values in [&["sk-1"][..], &["Basic x"], &["Bearer "], &["Bearer sk 1"], &["Bearer  sk-1"], &["Bearer a", "Bearer b"]] {
+            assert!(bearer_of(values).unwrap_err().starts_with("Invalid Authorization header format."), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_never_printed() {
+        let key = VirtualKey::new("sk-secret-1234".into());
+        assert!(!format!("{key:?}").contains("secret"));
+        assert_eq!(key.hint(), "1234");
+    }
+}

@@ -1,0 +1,150 @@
+//! PostgreSQL: one statement at a time.
+//!
+//! Every statement is one call of one function of `migrations/`, atomic by itself: Spin's pool hands connections on without
+//! ROLLBACK, so nothing ever sends BEGIN. A connection is taken for one statement and given back before anything else is
+//! waited for, so that a slow model never holds one. Statements are constants.
+
+use crate::{
+    error::{Code, Error, Result},
+    settings,
+};
+use serde::de::DeserializeOwned;
+use spin_sdk::{
+    pg::{Connection, DbError, Error as PgError, ParameterValue, PgError as Failure, QueryError},
+    time::sleep,
+};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Runs a statement that answers one row of one column, text holding JSON, and reads that as `T`.
+/// SQL's NULL is read as JSON's `null`.
+pub async fn call<T: DeserializeOwned>(statement: &'static str, parameters: Vec<ParameterValue>) -> Result<T> {
+    let address = settings::text("database_address").await?;
+    let row = {
+        let connection = Connection::open(address).await.map_err(|error| failure(statement, error))?;
+        let rows = connection.query(statement, parameters).await.map_err(|error| failure(statement, error))?;
+        rows.collect().await.map_err(|error| failure(statement, error))?.into_iter().next()
+    };
+    let text = match row.as_ref().map(|row| row.get::<Option<String>>(COLUMN)) {
+        Some(Some(text)) => text,
+        _ => return Err(Error::internal(format!("{statement}: no row with a text column '{COLUMN}'"))),
+    };
+    serde_json::from_str(text.as_deref().unwrap_or("null"))
+        .map_err(|error| Error::internal(format!("{statement}: unexpected answer: {error}")))
+}
+
+/// [`call`] for a statement that may be repeated without harm and should not be lost: tried again for about a second and a half
+/// while the database is away.
+pub async fn insist<T: DeserializeOwned>(statement: &'static str, parameters: Vec<ParameterValue>) -> Result<T> {
+    for wait in [100, 300, 900] {
+        match call(statement, parameters.clone()).await {
+            Err(error) if error.code == Code::Unavailable => sleep(Duration::from_millis(wait)).await,
+            answer => return answer,
+        }
+    }
+    call(statement, parameters).await
+}
+
+/// The name of the column that [`call`] reads.
+const COLUMN: &str = "answer";
+
+/// Turns a driver's or the server's failure into what the caller sees.
+fn failure(statement: &str, error: PgError) -> Error {
+    match error {
+        PgError::PgError(Failure::QueryFailed(QueryError::DbError(error))) => server_failure(statement, &error),
+        PgError::PgError(Failure::QueryFailed(QueryError::Text(text))) => {
+            // The driver's own failures: in practice a connection that went away under the statement.
+            eprintln!("database: {statement}: {text}");
+            Error::unavailable("The database")
+        }
+        PgError::PgError(Failure::ConnectionFailed(text)) => {
+            eprintln!("database: {text}");
+            Error::unavailable("The database")
+        }
+        other => Error::internal(format!("{statement}: {other}")),
+    }
+}
+
+fn server_failure(statement: &str, error: &DbError) -> Error {
+    if let Some(code) = Code::from_sqlstate(&error.code) {
+        let failure = Error::new(code, error.message.clone());
+        return if code == Code::InProgress { failure.retry_after(1) } else { failure };
+    }
+    // `detail` and the rest may hold values of the request, so they are not logged.
+    eprintln!("database: {statement}: {} {}", error.code, error.message);
+    match error.code.get(..2).unwrap_or_default() {
+        // Connection, transaction rollback (deadlock, serialization), resources, operator intervention (shutdown, statement
+        // timeout), system error; lock timeout.
+        "08" | "40" | "53" | "57" | "58" => Error::unavailable("The database"),
+        _ if error.code == "55P03" => Error::unavailable("The database"),
+        // Text that PostgreSQL can't hold: U+0000 as a character or as an escape in JSON.
+        _ if matches!(error.code.as_str(), "22021" | "22P05") => {
+            Error::new(Code::InvalidRequest, "body: the character U+0000 is not allowed here")
+        }
+        _ => Error::internal(format!("{statement}: {}", error.code)),
+    }
+}
+
+/// A parameter for `uuid`.
+pub fn uuid(id: Uuid) -> ParameterValue {
+    ParameterValue::Uuid(id.to_string())
+}
+
+/// A parameter for `text`, also where the statement goes on with `::json` or `::numeric`.
+pub fn text(value: impl ToString) -> ParameterValue {
+    ParameterValue::Str(value.to_string())
+}
+
+/// A parameter for `text` that may be NULL.
+pub fn optional_text(value: Option<impl ToString>) -> ParameterValue {
+    value.map_or(ParameterValue::DbNull, text)
+}
+
+/// A parameter for `text[]`.
+pub fn texts<T: ToString>(values: &[T]) -> ParameterValue {
+    ParameterValue::ArrayStr(values.iter().map(|value| Some(value.to_string())).collect())
+}
+
+/// Whether the server answers a trivial statement.
+pub async fn ping() -> Result<()> {
+    call::<bool>("SELECT 'true' AS answer", vec![]).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(code: &str, message: &str) -> Error {
+        server_failure(
+            "SELECT",
+            &DbError {
+                as_text: String::new(),
+                severity: "ERROR".into(),
+                code: code.into(),
+                message: message.into(),
+                detail: Some("secret".into()),
+                extras: vec![],
+            },
+        )
+    }
+
+    #[test]
+    fn a_failure_on_purpose_keeps_its_message() {
+        let error = failed("LJ005", "Insufficient credits. Required: 1, Available: 0");
+        assert_eq!(error.code, Code::InsufficientCredits);
+        assert_eq!(error.detail, "Insufficient credits. Required: 1, Available: 0");
+    }
+
+    #[test]
+    fn what_passes_is_unavailable_and_what_does_not_is_internal() {
+        for code in ["57P01", "57014", "53300", "08006", "40P01", "55P03"] {
+            let error = failed(code, "x");
+            assert_eq!((error.code, error.retry_after.as_deref()), (Code::Unavailable, Some("1")), "{code}");
+        }
+        for code in ["23505", "42883", "XX000", ""] {
+            let error = failed(code, "x");
+            assert_eq!(error.code, Code::Internal, "{code}");
+            assert!(!error.detail.contains('x') || !error.detail.contains("secret"));
+        }
+    }
+}

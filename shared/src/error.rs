@@ -1,0 +1,165 @@
+//! The one error type, and the one table from failure to answer.
+//!
+//! An [`Error`] is what the caller gets to see: a stable code and a sentence. What is internal is logged where it is
+//! turned into an [`Error`] ([`Error::internal`]), with the request's id, and leaks nowhere.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+/// Shorthand for results that end in an answer.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure as the caller sees it.
+#[derive(Debug, Clone)]
+pub struct Error {
+    /// Which failure it is.
+    pub code: Code,
+    /// A sentence for the caller.
+    pub detail: String,
+    /// Seconds after which trying again makes sense.
+    pub retry_after: Option<String>,
+}
+
+/// The stable words for failures. Clients decide by these; `contract.md` lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// The request is malformed, or a value is not allowed.
+    InvalidRequest,
+    /// No key, a malformed header, or a key that is not (any more) valid.
+    Unauthenticated,
+    /// The key belongs to another team.
+    WrongTeam,
+    /// The key's team is suspended.
+    TeamSuspended,
+    /// The team may not use the model group.
+    ModelGroupDenied,
+    /// No credit is left to hold.
+    InsufficientCredits,
+    /// LiteLLM's budget for the key or its team is used up.
+    BudgetExhausted,
+    /// There is no such thing, or it is another team's.
+    NotFound,
+    /// The path exists, with other methods.
+    MethodNotAllowed,
+    /// The id or name is taken.
+    AlreadyExists,
+    /// The job has ended.
+    JobFinished,
+    /// Another request is doing the same at this moment.
+    InProgress,
+    /// The body is larger than allowed.
+    TooLarge,
+    /// The body is compressed.
+    UnsupportedMediaType,
+    /// LiteLLM's own rate limit for the key or its team.
+    RateLimited,
+    /// Every model of the group failed.
+    LlmFailed,
+    /// Every model of the group failed, the last by not answering in time.
+    LlmTimeout,
+    /// The database or LiteLLM can't be reached.
+    Unavailable,
+    /// A defect of ours.
+    Internal,
+}
+
+impl Code {
+    /// The HTTP status and the word in the answer's `code`.
+    pub fn answer(self) -> (StatusCode, &'static str) {
+        match self {
+            Code::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Code::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Code::InsufficientCredits => (StatusCode::PAYMENT_REQUIRED, "insufficient_credits"),
+            Code::BudgetExhausted => (StatusCode::PAYMENT_REQUIRED, "budget_exhausted"),
+            Code::WrongTeam => (StatusCode::FORBIDDEN, "wrong_team"),
+            Code::TeamSuspended => (StatusCode::FORBIDDEN, "team_suspended"),
+            Code::ModelGroupDenied => (StatusCode::FORBIDDEN, "model_group_denied"),
+            Code::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Code::AlreadyExists => (StatusCode::CONFLICT, "already_exists"),
+            Code::JobFinished => (StatusCode::CONFLICT, "job_finished"),
+            Code::InProgress => (StatusCode::CONFLICT, "in_progress"),
+            Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Code::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Code::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+            Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Code::LlmFailed => (StatusCode::BAD_GATEWAY, "llm_failed"),
+            Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Code::LlmTimeout => (StatusCode::GATEWAY_TIMEOUT, "llm_timeout"),
+        }
+    }
+
+    /// The SQLSTATEs with which the functions of `migrations/` fail on purpose, listed in `0002_foundations.sql`.
+    pub fn from_sqlstate(sqlstate: &str) -> Option<Code> {
+        Some(match sqlstate {
+            "LJ001" => Code::Unauthenticated,
+            "LJ002" => Code::WrongTeam,
+            "LJ003" => Code::TeamSuspended,
+            "LJ004" => Code::ModelGroupDenied,
+            "LJ005" => Code::InsufficientCredits,
+            "LJ006" => Code::NotFound,
+            "LJ007" => Code::AlreadyExists,
+            "LJ008" => Code::JobFinished,
+            "LJ009" => Code::InProgress,
+            "LJ010" => Code::InvalidRequest,
+            _ => return None,
+        })
+    }
+}
+
+/// The body of every error answer; in a stream, the `error` of its event.
+#[derive(Serialize)]
+pub struct ErrorBody<'a> {
+    /// A sentence for people.
+    pub detail: &'a str,
+    /// One of the words of [`Code`].
+    pub code: &'static str,
+}
+
+impl Error {
+    /// A failure with what the caller is told.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), retry_after: None }
+    }
+
+    /// A value of the request that is not allowed: names the field, and says what is wrong and what is allowed.
+    pub fn invalid(field: &str, problem: impl std::fmt::Display) -> Self {
+        Self::new(Code::InvalidRequest, format!("{field}: {problem}"))
+    }
+
+    /// Something that the application stands on can't be reached; `what` names it for the caller.
+    pub fn unavailable(what: &str) -> Self {
+        Self::new(Code::Unavailable, format!("{what} can't be reached at the moment")).retry_after(1)
+    }
+
+    /// A defect of ours: `cause` goes to the log, the caller gets only the request's id (a header of every answer).
+    /// `cause` must not hold a key or a prompt.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        eprintln!("internal error: {cause}");
+        Self::new(Code::Internal, "Internal error. The x-request-id of this answer identifies it in the log.")
+    }
+
+    /// With the seconds after which to try again.
+    pub fn retry_after(self, seconds: impl ToString) -> Self {
+        Self { retry_after: Some(seconds.to_string()), ..self }
+    }
+
+    /// The body of the answer.
+    pub fn body(&self) -> ErrorBody<'_> {
+        ErrorBody { detail: &self.detail, code: self.code.answer().1 }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = (self.code.answer().0, Json(self.body())).into_response();
+        if let Some(value) = self.retry_after.as_deref().and_then(|seconds| HeaderValue::from_str(seconds).ok()) {
+            response.headers_mut().insert(RETRY_AFTER, value);
+        }
+        response
+    }
+}

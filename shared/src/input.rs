@@ -1,0 +1,10 @@
+//! What comes in, as types that are valid once they exist. Reading them from JSON or a query is the validation: a failure names
+//! the field, says what is wrong and what is allowed, and becomes a 400.
+
+mod body;
+mod query;
+mod values;
+
+pub use body::{Body, MAX_BODY_BYTES, RawBody, parse_body};
+pub use query::{Page, Query, query_integer, read_query};
+pub use values::{Credits, Label, Metadata, Name, Seconds, Slug, Text, integer};

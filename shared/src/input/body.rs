@@ -1,0 +1,150 @@
+//! Request bodies.
+
+use crate::error::{Code, Error, Result};
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+    http::header::{CONTENT_ENCODING, CONTENT_LENGTH},
+};
+use futures::StreamExt;
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// The most that a body may hold.
+pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// A JSON body, read as JSON whatever its content type says.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        parse_body(&read(request).await?).map(Self)
+    }
+}
+
+/// A body as it came.
+pub struct RawBody(pub Bytes);
+
+impl<S: Sync> FromRequest<S> for RawBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        read(request).await.map(Self)
+    }
+}
+
+/// Reads a body to its end, unless it is compressed or larger than [`MAX_BODY_BYTES`].
+async fn read(request: Request) -> Result<Bytes> {
+    let too_large = || Error::new(Code::TooLarge, format!("body: expected at most {MAX_BODY_BYTES} bytes"));
+    let (parts, body) = request.into_parts();
+    if parts.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Error::new(Code::UnsupportedMediaType, "content-encoding: expected none"));
+    }
+    let announced: usize = parts
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse().ok())
+        .unwrap_or_default();
+    if announced > MAX_BODY_BYTES {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(announced);
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Error::new(Code::InvalidRequest, "body: it ended before it was complete"))?;
+        if bytes.len().saturating_add(chunk.len()) > MAX_BODY_BYTES {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.into())
+}
+
+/// Reads JSON as `T`; an empty body is read as `{}`. A failure names the field.
+pub fn parse_body<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
+    let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        described(&path, &error.into_inner())
+    })?;
+    deserializer.end().map_err(|_| Error::new(Code::InvalidRequest, "body: expected nothing after the JSON value"))?;
+    Ok(value)
+}
+
+/// Puts a failure of serde in the form `<field>: what is wrong and what is allowed`.
+fn described(path: &str, error: &serde_json::Error) -> Error {
+    let message = error.to_string();
+    // The position says little to somebody whose JSON was written by a program.
+    let message = message.split_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    if !error.is_data() {
+        return Error::invalid("body", format!("not valid JSON: {error}"));
+    }
+    let field = |name: &str| match path.rsplit_once('.') {
+        _ if path == "." => name.to_owned(),
+        Some((parent, last)) if last == name => format!("{parent}.{name}"),
+        _ if path == name => name.to_owned(),
+        _ => format!("{path}.{name}"),
+    };
+    if let Some((name, allowed)) = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
+        let allowed = allowed.trim_start_matches([',', ' ']).replace('`', "");
+        Error::invalid(&field(name), format!("unknown field; {allowed}"))
+    } else if let Some(name) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+        Error::invalid(&field(name), "required")
+    } else {
+        Error::invalid(if path == "." { "body" } else { path }, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::{Credits, Slug};
+    use serde::Deserialize;
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only reading matters here")]
+    struct Team {
+        team_id: Slug,
+        credits: Option<Credits>,
+        #[serde(default)]
+        groups: Vec<Group>,
+    }
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only reading matters here")]
+    struct Group {
+        name: Slug,
+    }
+
+    fn refusal(body: &str) -> String {
+        parse_body::<Team>(body.as_bytes()).unwrap_err().detail
+    }
+
+    #[test]
+    fn a_refusal_names_the_field_and_what_is_allowed() {
+        assert_eq!(refusal(""), "team_id: required");
+        assert_eq!(refusal(r#"{"team_id": "a b"}"#), "team_id: expected 1 to 128 of A-Z a-z 0-9 _ . -");
+        assert_eq!(refusal(r#"{"team_id": 5}"#), "team_id: invalid type: integer `5`, expected a string");
+        assert_eq!(
+            refusal(r#"{"team_id": "a", "credit": 1}"#),
+            "credit: unknown field; expected one of team_id, credits, groups"
+        );
+        assert_eq!(
+            refusal(r#"{"team_id": "a", "credits": 1.5}"#),
+            "credits: expected a whole number from 0 to 1000000000"
+        );
+        assert_eq!(refusal(r#"{"team_id": "a", "groups": [{"name": "b"}, {}]}"#), "groups[1].name: required");
+        assert_eq!(
+            refusal(r#"{"team_id": "a", "groups": [{"name": "b", "x": 1}]}"#),
+            "groups[0].x: unknown field; expected name"
+        );
+        assert!(refusal("[]").starts_with("body: "), "{}", refusal("[]"));
+        assert!(refusal("{").starts_with("body: not valid JSON: "));
+        assert!(refusal(r#"{"team_id": "a"} x"#).starts_with("body: "));
+    }
+}

@@ -1,0 +1,125 @@
+//! The only client of LiteLLM.
+//!
+//! [`admin`] keeps its teams and keys as ours are, with the master key. [`chat`] makes the calls, with the team's own key, so that
+//! LiteLLM's budgets, model lists and rate limits apply. What is here follows the recorded behaviour of LiteLLM 1.106.2: its
+//! statuses alone decide little (422 is a used-up budget or a malformed body, 401 half a dozen things), so errors are told
+//! apart by their `type`.
+
+pub mod admin;
+pub mod chat;
+
+use crate::{error::Result, settings};
+use axum::http::{self, HeaderMap, Method, StatusCode, header};
+use bytes::Bytes;
+use futures::future::{Either, select};
+use http_body_util::{BodyExt, Full, Limited};
+use serde::Deserialize;
+use spin_sdk::{http::Response, time::sleep};
+use std::{fmt, pin::pin, time::Duration};
+
+/// Why there is no answer from LiteLLM.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// The connection failed or broke.
+    Unreachable(String),
+    /// It took longer than was allowed.
+    TimedOut,
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unanswered::Unreachable(reason) => write!(f, "LiteLLM can't be reached: {reason}"),
+            Unanswered::TimedOut => f.write_str("LiteLLM took too long"),
+        }
+    }
+}
+
+/// `future`'s output, or `None` when `limit` has passed before.
+pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    match select(pin!(future), pin!(sleep(limit))).await {
+        Either::Left((output, _)) => Some(output),
+        Either::Right(_) => None,
+    }
+}
+
+/// Sends a request to LiteLLM's address and waits for the head of the answer, `limit` at most.
+async fn send(
+    method: Method,
+    path: &str,
+    key: &str,
+    headers: &[(&'static str, String)],
+    body: Vec<u8>,
+    limit: Duration,
+) -> Result<Result<Response, Unanswered>> {
+    let url = settings::text("litellm_url").await?;
+    let mut request = http::Request::builder()
+        .method(method)
+        .uri(format!("{}{path}", url.trim_end_matches('/')))
+        .header(header::AUTHORIZATION, format!("Bearer {key}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_LENGTH, body.len());
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    let request = match request.body(Full::new(Bytes::from(body))) {
+        Ok(request) => request,
+        Err(error) => return Ok(Err(Unanswered::Unreachable(error.to_string()))),
+    };
+    Ok(match within(limit, spin_sdk::http::send(request)).await {
+        None => Err(Unanswered::TimedOut),
+        Some(Err(error)) => Err(Unanswered::Unreachable(error.to_string())),
+        Some(Ok(response)) => Ok(response),
+    })
+}
+
+/// The most that is read of an answer that is not a stream.
+const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
+
+/// Reads the rest of an answer, `limit` at most.
+async fn read(response: Response, limit: Duration) -> Result<Answer, Unanswered> {
+    let (parts, body) = response.into_parts();
+    let body = match within(limit, Limited::new(body, MAX_ANSWER_BYTES).collect()).await {
+        None => return Err(Unanswered::TimedOut),
+        Some(Err(error)) => return Err(Unanswered::Unreachable(error.to_string())),
+        Some(Ok(body)) => body.to_bytes(),
+    };
+    Ok(Answer { status: parts.status, headers: parts.headers, body })
+}
+
+/// A whole answer of LiteLLM.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    /// A header as text.
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// What LiteLLM says went wrong. An answer without its usual envelope yields empty texts.
+    fn problem(&self) -> Problem {
+        serde_json::from_slice::<Envelope>(&self.body).map(|envelope| envelope.error).unwrap_or_default()
+    }
+}
+
+/// LiteLLM's envelope for errors, as an answer's body and as an event of a stream.
+#[derive(Deserialize)]
+struct Envelope {
+    error: Problem,
+}
+
+/// The inside of the envelope.
+#[derive(Deserialize, Default, Debug, Clone)]
+pub struct Problem {
+    /// Prose; may be a Python dictionary printed as text.
+    #[serde(default)]
+    pub message: String,
+    /// The word to tell failures apart by.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
+}

@@ -1,0 +1,204 @@
+//! Teams and keys in LiteLLM.
+//!
+//! What LiteLLM is to know of a team comes whole from the database ([`Wanted`]) and is told whole, so telling it twice, or again
+//! after a failure, does no harm.
+
+use super::{Answer, Unanswered, read, send};
+use crate::{
+    auth::VirtualKey,
+    error::{Code, Error, Result},
+    money::Usd,
+    settings,
+};
+use axum::http::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What LiteLLM is to know of a team: the answer of `litellm_wanted` in `migrations/0003_tenancy.sql`.
+#[derive(Debug, Deserialize)]
+pub struct Wanted {
+    /// Counts the changes of everything below.
+    pub version: i64,
+    /// The newest version that LiteLLM is known to have been told.
+    pub synced_version: i64,
+    /// The team's id, the same in LiteLLM.
+    pub team_id: String,
+    /// The team's name for people.
+    pub team_alias: String,
+    /// The models that the team's keys may use.
+    pub models: Vec<String>,
+    /// What may be spent; `None`: without limit.
+    pub max_budget: Option<Usd>,
+    /// How often the budget starts anew (`30d`); `None`: never.
+    pub budget_duration: Option<String>,
+    /// Requests a minute.
+    pub rpm_limit: Option<i64>,
+    /// Tokens a minute.
+    pub tpm_limit: Option<i64>,
+    /// Whether the team is suspended.
+    pub blocked: bool,
+    /// The hex SHA-256 of the team's keys, which LiteLLM takes wherever it takes a key.
+    pub key_hashes: Vec<String>,
+}
+
+impl Wanted {
+    /// The models as LiteLLM is told them: to LiteLLM an empty list means every model, so none is said with a name that no model
+    /// has.
+    fn models(&self) -> Vec<&str> {
+        if self.models.is_empty() { vec!["no-default-models"] } else { self.models.iter().map(String::as_str).collect() }
+    }
+
+    fn limits(&self) -> Value {
+        json!({
+            "team_id": self.team_id,
+            "models": self.models(),
+            "max_budget": self.max_budget,
+            "budget_duration": self.budget_duration,
+            "rpm_limit": self.rpm_limit,
+            "tpm_limit": self.tpm_limit,
+        })
+    }
+}
+
+/// The member of a LiteLLM team's metadata that says that this deployment made it, with the value that only it knows.
+const MARKER: &str = "llm_jobs_marker";
+
+/// How long LiteLLM may take for one administrative request.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Makes the team. One of that id that is there already is somebody else's: refused.
+pub async fn create_team(wanted: &Wanted, marker: Uuid) -> Result<()> {
+    let mut body = wanted.limits();
+    if let Some(body) = body.as_object_mut() {
+        body.insert("team_alias".into(), wanted.team_alias.clone().into());
+        body.insert("metadata".into(), json!({ MARKER: marker }));
+    }
+    let answer = ask(Method::POST, "/team/new", Some(&body)).await?;
+    if answer.status == StatusCode::BAD_REQUEST && answer.problem().message.contains("already exists") {
+        let detail = format!("Team '{}' already exists in LiteLLM", wanted.team_id);
+        return Err(Error::new(Code::AlreadyExists, detail));
+    }
+    accepted(answer, "/team/new").map(drop)
+}
+
+/// Deletes the team with its keys, if it is the one that `marker` was given to. Answers when LiteLLM holds no such team.
+pub async fn delete_team(team_id: &str, marker: Uuid) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Info {
+        team_info: Team,
+    }
+    #[derive(Deserialize)]
+    struct Team {
+        metadata: Option<Value>,
+    }
+    let answer = ask(Method::GET, &format!("/team/info?team_id={team_id}"), None::<&()>).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        // Also the answer while LiteLLM's database is down. Making the team then fails, too, so nothing is lost by believing it.
+        return Ok(());
+    }
+    let Info { team_info } = understood(accepted(answer, "/team/info")?, "/team/info")?;
+    let ours = team_info.metadata.and_then(|metadata| metadata.get(MARKER)?.as_str()?.parse().ok()) == Some(marker);
+    if ours {
+        let answer = ask(Method::POST, "/team/delete", Some(&json!({ "team_ids": [team_id] }))).await?;
+        if answer.status != StatusCode::NOT_FOUND {
+            accepted(answer, "/team/delete")?;
+        }
+    }
+    Ok(())
+}
+
+/// Has LiteLLM make a key for the team, restricted as the team is. `alias` must be new.
+pub async fn generate_key(wanted: &Wanted, alias: String) -> Result<VirtualKey> {
+    #[derive(Deserialize)]
+    struct Generated {
+        key: String,
+    }
+    let mut body = wanted.limits();
+    if let Some(body) = body.as_object_mut() {
+        body.insert("key_alias".into(), alias.into());
+    }
+    let answer = accepted(ask(Method::POST, "/key/generate", Some(&body)).await?, "/key/generate")?;
+    let Generated { key } = understood(answer, "/key/generate")?;
+    Ok(VirtualKey::new(key))
+}
+
+/// Tells LiteLLM what the team and its keys may use from now on, and whether the team is blocked.
+pub async fn update_team(wanted: &Wanted) -> Result<()> {
+    let mut body = json!({ "models": wanted.models(), "max_budget": wanted.max_budget });
+    for hash in &wanted.key_hashes {
+        if let Some(body) = body.as_object_mut() {
+            body.insert("key".into(), hash.clone().into());
+        }
+        accepted(ask(Method::POST, "/key/update", Some(&body)).await?, "/key/update")?;
+    }
+    if let Some(body) = body.as_object_mut() {
+        body.remove("key");
+        body.insert("team_id".into(), wanted.team_id.clone().into());
+        body.insert("blocked".into(), wanted.blocked.into());
+    }
+    accepted(ask(Method::POST, "/team/update", Some(&body)).await?, "/team/update").map(drop)
+}
+
+/// What LiteLLM recorded of one call.
+#[derive(Debug, Deserialize)]
+pub struct Spend {
+    /// Its cost.
+    pub spend: Usd,
+    /// Tokens of the prompt.
+    #[serde(default)]
+    pub prompt_tokens: i64,
+    /// Tokens of the answer.
+    #[serde(default)]
+    pub completion_tokens: i64,
+    /// Both.
+    #[serde(default)]
+    pub total_tokens: i64,
+}
+
+/// What LiteLLM recorded under a call's id: one entry for each model that was tried. Entries appear seconds after the call.
+pub async fn spend_of(call_id: Uuid) -> Result<Vec<Spend>> {
+    let answer = ask(Method::GET, &format!("/spend/logs?request_id={call_id}"), None::<&()>).await?;
+    understood(accepted(answer, "/spend/logs")?, "/spend/logs")
+}
+
+/// Whether LiteLLM answers at all.
+pub async fn is_alive(limit: Duration) -> Result<bool> {
+    let key = settings::text("litellm_master_key").await?;
+    let answer = send(Method::GET, "/health/liveliness", &key, &[], vec![], limit).await?;
+    Ok(answer.is_ok_and(|answer| answer.status().is_success()))
+}
+
+async fn ask<T: Serialize>(method: Method, path: &str, body: Option<&T>) -> Result<Answer> {
+    let key = settings::text("litellm_master_key").await?;
+    let body = body.map(serde_json::to_vec).transpose().map_err(Error::internal)?.unwrap_or_default();
+    let answer = match send(method, path, &key, &[], body, LIMIT).await? {
+        Ok(response) => read(response, LIMIT).await,
+        Err(unanswered) => Err(unanswered),
+    };
+    answer.map_err(|unanswered: Unanswered| {
+        eprintln!("{path}: {unanswered}");
+        Error::unavailable("LiteLLM")
+    })
+}
+
+/// A successful answer, or what its failure means to the caller of ours.
+fn accepted(answer: Answer, path: &str) -> Result<Answer> {
+    if answer.status.is_success() {
+        return Ok(answer);
+    }
+    let problem = answer.problem();
+    let kind = problem.kind.as_deref().unwrap_or_default();
+    if answer.status.is_server_error() {
+        eprintln!("{path}: LiteLLM answered {} {kind}", answer.status);
+        return Err(Error::unavailable("LiteLLM"));
+    }
+    // The message may quote what was sent, but nothing of that is secret here; keys are sent as hashes.
+    Err(Error::internal(format!("{path}: LiteLLM answered {} {kind}: {}", answer.status, problem.message)))
+}
+
+fn understood<T: for<'de> Deserialize<'de>>(answer: Answer, path: &str) -> Result<T> {
+    // The body is not logged: it may hold a new key.
+    serde_json::from_slice(&answer.body).map_err(|_| Error::internal(format!("{path}: LiteLLM's answer has another form")))
+}

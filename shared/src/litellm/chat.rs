@@ -1,0 +1,304 @@
+//! Chat completions: one attempt with one model.
+
+use super::{Answer, Envelope, Problem, Unanswered, read, send, within};
+use crate::{
+    auth::VirtualKey,
+    error::{Code, Error, Result},
+    money::Usd,
+};
+use axum::http::{Method, StatusCode};
+use eventsource_stream::{EventStream, Eventsource};
+use futures::StreamExt;
+use http_body_util::BodyDataStream;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use spin_sdk::{http::Response, wasip3::http_compat::IncomingResponseBody};
+use std::{collections::BTreeMap, pin::Pin, time::Duration};
+use uuid::Uuid;
+
+/// Why a model gave no answer.
+#[derive(Debug)]
+pub struct Failure {
+    /// What it means for the call.
+    pub class: Class,
+    /// LiteLLM's status, if there was one.
+    pub status: Option<u16>,
+    /// What the seller may want to read; names models, so it is not for the caller.
+    pub reason: String,
+}
+
+/// What a failure means for the call. The first group is worth another model, the second is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Class {
+    /// LiteLLM itself can't be reached.
+    Unreachable,
+    /// No answer in time.
+    TimedOut,
+    /// The provider's rate limit.
+    Overloaded,
+    /// The provider or LiteLLM failed.
+    Failed,
+    /// LiteLLM or the provider knows no such model.
+    UnknownModel,
+
+    /// The request is at fault; what the provider says about it.
+    BadRequest(String),
+    /// LiteLLM does not take the key (any more).
+    KeyRefused,
+    /// The key may not use the model.
+    ModelDenied,
+    /// The budget of the key or its team is used up.
+    BudgetExhausted,
+    /// LiteLLM's rate limit of the key or its team; when to come again.
+    RateLimited(Option<String>),
+    /// The provider refuses LiteLLM's credentials.
+    Misconfigured,
+}
+
+impl Class {
+    /// Whether another model may do better.
+    pub fn worth_another_model(&self) -> bool {
+        use Class::*;
+        matches!(self, Unreachable | TimedOut | Overloaded | Failed | UnknownModel)
+    }
+
+    /// What the caller is told when this is how the call ends. Names neither models nor providers.
+    pub fn answer(&self, team_id: &str, model_group: &str) -> Error {
+        let failed = |code, reason: &str| Error::new(code, format!("LLM call failed: {reason}"));
+        match self {
+            Class::Unreachable => Error::unavailable("LiteLLM"),
+            Class::TimedOut => failed(Code::LlmTimeout, "Timed out"),
+            Class::Overloaded => failed(Code::LlmFailed, "Rate limit exceeded"),
+            Class::Failed => failed(Code::LlmFailed, "The model failed"),
+            Class::UnknownModel => failed(Code::LlmFailed, "The model is not available"),
+            Class::Misconfigured => failed(Code::LlmFailed, "The model is not accessible"),
+            Class::BadRequest(reason) => failed(Code::InvalidRequest, reason),
+            Class::KeyRefused => Error::new(Code::Unauthenticated, "Invalid API key"),
+            Class::ModelDenied => Error::new(
+                Code::ModelGroupDenied,
+                format!("Team '{team_id}' does not have access to model group '{model_group}'"),
+            ),
+            Class::BudgetExhausted => failed(Code::BudgetExhausted, "Budget exceeded"),
+            Class::RateLimited(when) => {
+                let error = failed(Code::RateLimited, "Rate limit exceeded");
+                when.as_ref().map_or(error.clone(), |when| error.retry_after(when))
+            }
+        }
+    }
+}
+
+impl From<Unanswered> for Failure {
+    fn from(unanswered: Unanswered) -> Self {
+        let class = match unanswered {
+            Unanswered::Unreachable(_) => Class::Unreachable,
+            Unanswered::TimedOut => Class::TimedOut,
+        };
+        Failure { class, status: None, reason: unanswered.to_string() }
+    }
+}
+
+impl Failure {
+    fn unreadable(reason: impl ToString) -> Self {
+        Failure { class: Class::Failed, status: None, reason: format!("unreadable answer: {}", reason.to_string()) }
+    }
+
+    fn of(answer: &Answer) -> Self {
+        let problem = answer.problem();
+        let class = classify(answer, &problem);
+        Failure { class, status: Some(answer.status.as_u16()), reason: problem.message }
+    }
+}
+
+fn classify(answer: &Answer, problem: &Problem) -> Class {
+    let kind = problem.kind.as_deref().unwrap_or_default();
+    // LiteLLM gives a call id to everything that got as far as a model, and none to what it refuses on its own.
+    let reached_a_model = answer.header("x-litellm-call-id").is_some();
+    match (answer.status.as_u16(), kind) {
+        (_, "budget_exceeded") => Class::BudgetExhausted,
+        (429, _) if answer.header("rate_limit_type").is_some() => {
+            Class::RateLimited(answer.header("retry-after").map(str::to_owned))
+        }
+        (429, _) => Class::Overloaded,
+        (408, _) => Class::TimedOut,
+        (401, _) if !reached_a_model => Class::KeyRefused,
+        (401 | 402, _) => Class::Misconfigured,
+        (403, _) if kind.ends_with("_model_access_denied") => Class::ModelDenied,
+        (403, _) => Class::Misconfigured,
+        (404, _) if !reached_a_model => Class::KeyRefused,
+        (404, _) => Class::UnknownModel,
+        (400, _) if problem.message.contains("Invalid model name passed in") => Class::UnknownModel,
+        (400..=499, _) => Class::BadRequest(provider_message(&problem.message)),
+        _ => Class::Failed,
+    }
+}
+
+/// The provider's own words out of LiteLLM's message, which wraps them in the names of exceptions, models and deployments.
+fn provider_message(message: &str) -> String {
+    let first_line = message.lines().next().unwrap_or_default();
+    let words = first_line.split_once("Exception - ").map_or(first_line, |(_, words)| words);
+    if words.is_empty() || words.starts_with("litellm.") { "The model refused the request".into() } else { words.into() }
+}
+
+/// Tokens and cost of an answer.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    #[serde(default)]
+    pub prompt_tokens: i64,
+    /// Tokens of the answer.
+    #[serde(default)]
+    pub completion_tokens: i64,
+    /// Both.
+    #[serde(default)]
+    pub total_tokens: i64,
+    /// In a stream's last event; unknown when LiteLLM has no price for the model.
+    #[serde(default)]
+    pub cost: Option<Usd>,
+}
+
+/// A buffered answer of a model.
+#[derive(Debug)]
+pub struct Completion {
+    /// The message's members as they came.
+    pub message: BTreeMap<String, Box<RawValue>>,
+    /// Why the model stopped.
+    pub finish_reason: Option<String>,
+    /// What it used; its cost is LiteLLM's header.
+    pub usage: Usage,
+}
+
+/// Where a request goes: one attempt of one call.
+#[derive(Clone, Copy)]
+pub struct Attempt<'a> {
+    /// LiteLLM records what was spent under this.
+    pub call_id: Uuid,
+    /// The team's key.
+    pub key: &'a VirtualKey,
+    /// How long the head of the answer, its body, or the next event of a stream may take.
+    pub limit: Duration,
+}
+
+impl Attempt<'_> {
+    async fn send(self, body: Vec<u8>) -> Result<Result<Response, Failure>> {
+        let headers = [("x-litellm-call-id", self.call_id.to_string())];
+        let sent = send(Method::POST, "/chat/completions", self.key.expose(), &headers, body, self.limit).await?;
+        Ok(sent.map_err(Failure::from))
+    }
+
+    /// A buffered answer.
+    pub async fn complete(self, body: Vec<u8>) -> Result<Result<Completion, Failure>> {
+        let response = match self.send(body).await? {
+            Ok(response) => response,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        Ok(read(response, self.limit).await.map_err(Failure::from).and_then(|answer| completion(&answer)))
+    }
+
+    /// A stream that has brought its first event: up to there, a failure is one like that of a buffered answer.
+    pub async fn stream(self, body: Vec<u8>) -> Result<Result<Events, Failure>> {
+        let response = match self.send(body).await? {
+            Ok(response) => response,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        if response.status() != StatusCode::OK {
+            let answer = read(response, self.limit).await;
+            return Ok(Err(answer.map_or_else(Failure::from, |answer| Failure::of(&answer))));
+        }
+        let mut events = Events { inner: Box::pin(BodyDataStream::new(response.into_body()).eventsource()), first: None };
+        Ok(match within(self.limit, events.next()).await {
+            None => Err(Unanswered::TimedOut.into()),
+            Some(Err(failure)) => Err(failure),
+            Some(Ok(event)) => {
+                events.first = Some(event);
+                Ok(events)
+            }
+        })
+    }
+}
+
+fn completion(answer: &Answer) -> Result<Completion, Failure> {
+    #[derive(Deserialize)]
+    struct Whole {
+        choices: Vec<Choice>,
+        #[serde(default)]
+        usage: Option<Usage>,
+    }
+    #[derive(Deserialize)]
+    struct Choice {
+        message: BTreeMap<String, Box<RawValue>>,
+        #[serde(default)]
+        finish_reason: Option<String>,
+    }
+    if !answer.status.is_success() {
+        return Err(Failure::of(answer));
+    }
+    let whole: Whole = serde_json::from_slice(&answer.body).map_err(Failure::unreadable)?;
+    let choice = whole.choices.into_iter().next().ok_or_else(|| Failure::unreadable("no choice in it"))?;
+    let cost = answer.header("x-litellm-response-cost").and_then(Usd::parse);
+    let usage = Usage { cost, ..whole.usage.unwrap_or_default() };
+    Ok(Completion { message: choice.message, finish_reason: choice.finish_reason, usage })
+}
+
+/// One event of a stream.
+#[derive(Debug)]
+pub enum Event {
+    /// A piece of the answer.
+    Chunk(Chunk),
+    /// `[DONE]`: the answer is complete.
+    Done,
+}
+
+/// A piece of an answer.
+#[derive(Debug, Deserialize)]
+pub struct Chunk {
+    /// One choice, or none beside the usage.
+    #[serde(default)]
+    pub choices: Vec<ChunkChoice>,
+    /// When the answer was made, in seconds since 1970.
+    #[serde(default)]
+    pub created: i64,
+    /// In the last chunk: what the answer used.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+}
+
+/// What a chunk adds.
+#[derive(Debug, Deserialize)]
+pub struct ChunkChoice {
+    /// The members that are added to, as they came.
+    #[serde(default)]
+    pub delta: BTreeMap<String, Box<RawValue>>,
+    /// In the last piece: why the model stopped.
+    #[serde(default)]
+    pub finish_reason: Option<String>,
+}
+
+/// The events of a stream.
+pub struct Events {
+    inner: Pin<Box<EventStream<BodyDataStream<IncomingResponseBody>>>>,
+    first: Option<Event>,
+}
+
+impl Events {
+    /// The next event. An end without `[DONE]` is a failure: LiteLLM ends so after an error in the middle.
+    pub async fn next(&mut self) -> Result<Event, Failure> {
+        if let Some(event) = self.first.take() {
+            return Ok(event);
+        }
+        match self.inner.next().await {
+            None => Err(Failure { class: Class::Failed, status: None, reason: "the stream ended early".into() }),
+            Some(Err(error)) => Err(Failure { class: Class::Failed, status: None, reason: error.to_string() }),
+            Some(Ok(event)) => parse_event(&event.data),
+        }
+    }
+}
+
+fn parse_event(data: &str) -> Result<Event, Failure> {
+    if data == "[DONE]" {
+        return Ok(Event::Done);
+    }
+    if let Ok(Envelope { error }) = serde_json::from_str(data) {
+        return Err(Failure { class: Class::Failed, status: None, reason: error.message });
+    }
+    serde_json::from_str(data).map(Event::Chunk).map_err(Failure::unreadable)
+}

@@ -1,0 +1,72 @@
+//! `cargo xtask`: everything that is done to this project from a shell: building, starting, testing, migrating.
+//!
+//! Reading order: this file names the commands; [`up`], [`test`] and [`migrate`] are one command each; [`components`]
+//! builds what [`toolchain`] can compile; [`postgres`] runs private servers; [`processes`] starts and stops programs.
+
+mod application;
+mod components;
+mod database;
+mod demo;
+mod litellm;
+mod lock;
+mod migrate;
+mod ports;
+mod postgres;
+mod processes;
+mod progress;
+mod project;
+mod secret;
+mod test;
+mod toolchain;
+mod up;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Builds, starts and tests llm-jobs. Nothing but Rust has to be installed; what is missing is fetched, or named.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds the WebAssembly components that spin.toml names, getting the compiler's wasm32-wasip2 target first.
+    Build,
+    /// Starts the application with PostgreSQL and a LiteLLM stand-in, and serves until Ctrl-C.
+    ///
+    /// Uses a PostgreSQL of its own in .data/ unless DATABASE_URL names one, a stand-in that echoes unless LITELLM_URL
+    /// and LITELLM_MASTER_KEY name a LiteLLM, and a kept random admin key unless ADMIN_KEY holds one.
+    Up(up::Options),
+    /// Checks format, lints and tests, with a PostgreSQL of its own; stops at the first failure.
+    Test {
+        /// Run only the tests whose names contain this.
+        filter: Option<String>,
+    },
+    /// Applies the migrations that a database lacks.
+    Migrate {
+        /// The database; without it, the one that `up` keeps in .data/.
+        #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+        database_url: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    processes::catch_signals();
+    let result = match arguments.command {
+        Command::Build => components::build(),
+        Command::Up(options) => up::run(&options),
+        Command::Test { filter } => test::run(filter.as_deref()),
+        Command::Migrate { database_url } => migrate::run(database_url.as_deref()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

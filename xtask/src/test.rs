@@ -1,0 +1,53 @@
+//! `cargo xtask test`: everything that has to hold before a change is good, in order, until the first failure.
+
+use crate::{
+    components, lock,
+    postgres::{Home, Server},
+    processes, progress, project,
+};
+use anyhow::Result;
+
+/// Runs all checks. `filter` chooses tests by a part of their name.
+pub fn run(filter: Option<&str>) -> Result<()> {
+    progress::step("Checking the format", || {
+        processes::run("cargo fmt", project::cargo("fmt").args(["--all", "--check"]))
+    })?;
+    progress::step("Linting what runs natively", || {
+        let mut clippy = project::cargo("clippy");
+        processes::run("cargo clippy", clippy.args(["--all-targets", "--", "-D", "warnings"]))
+    })?;
+    components::lint()?;
+    components::build()?;
+
+    let lock_file = project::target().join("test-postgres.lock");
+    let _lock = lock::take(&lock_file, "another `cargo xtask test` of this checkout")?;
+    let server = progress::step("Starting a PostgreSQL for the tests", start_postgres)?;
+    let result = test(filter, &server.superuser_url());
+    drop(server);
+    result.and(postgres_home()?.remove())
+}
+
+fn test(filter: Option<&str>, database_url: &str) -> Result<()> {
+    let test = |kinds: &[&str]| {
+        let mut test = project::cargo("test");
+        processes::run("cargo test", test.args(kinds).args(filter).env("TEST_DATABASE_URL", database_url))
+    };
+    progress::step("Testing the examples in the documentation", || test(&["--doc"]))?;
+    // Nothing is printed after the tests: their summary is to be the last thing to see.
+    progress::start("Testing");
+    test(&["--lib", "--bins", "--tests"])
+}
+
+fn postgres_home() -> Result<Home> {
+    Home::new(project::target().join("test-postgres"))
+}
+
+/// A server with nothing in it, whose data need not survive anything.
+fn start_postgres() -> Result<Server> {
+    postgres_home()?.remove()?;
+    postgres_home()?.start(&[
+        "shared_preload_libraries=pg_stat_statements",
+        "max_connections=500",
+        "fsync=off",
+    ])
+}

@@ -1,0 +1,191 @@
+//! `cargo xtask up`: the whole application on this machine, with everything that it needs.
+
+use crate::{
+    application::{self, Runtime},
+    components,
+    database::{self, Address},
+    demo,
+    litellm::{self, LiteLlm},
+    lock::{self, Lock},
+    ports,
+    postgres::{Home, Server},
+    processes::{self, Process},
+    progress, project, secret,
+};
+use anyhow::{Context, Result, bail};
+use std::{env, time::Duration};
+
+/// What the command line says.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The port of 127.0.0.1 to listen on.
+    #[arg(long, default_value_t = 3000)]
+    port: u16,
+    /// Create an organization and a team, run a job with two calls and show every request with its answer.
+    #[arg(long)]
+    demo: bool,
+    /// Leave after the demo instead of going on serving.
+    #[arg(long, requires = "demo")]
+    exit: bool,
+    /// Take what was built before.
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Starts everything and serves until a signal comes or a part fails; then stops all of it, the application first.
+pub fn run(options: &Options) -> Result<()> {
+    let own_litellm = LiteLlm::from_environment()?;
+    let own_database = variable("DATABASE_URL");
+    if let Some(url) = &own_database {
+        Address::parse(url).context("DATABASE_URL")?;
+    }
+    let Some(_lock) = lock()? else {
+        bail!(
+            "`cargo xtask up` is already running in this checkout: stop it first, with Ctrl-C where it runs"
+        );
+    };
+    if !ports::is_free(options.port) {
+        bail!(
+            "port {0} is taken by another program: choose another one, as in `--port {1}`",
+            options.port,
+            ports::free()?
+        );
+    }
+
+    let runtime = Runtime::find();
+    if !options.no_build {
+        components::build()?;
+        build_programs(runtime, own_litellm.is_none())?;
+    }
+
+    // Dropped from the last to the first, on every way out of here.
+    let mut postgres = None;
+    let mut stand_in = None;
+
+    let database_url = match own_database {
+        Some(url) => url,
+        None => {
+            let home = database_home()?;
+            let server = progress::step("Starting PostgreSQL", || home.start(&[]))?;
+            let url = application_database(&server.superuser_url())?;
+            postgres = Some(server);
+            url
+        }
+    };
+    database::migrate(&database_url)?;
+    let mut litellm = match own_litellm {
+        Some(litellm) => litellm,
+        None => {
+            let (litellm, process) =
+                progress::step("Starting the LiteLLM stand-in", LiteLlm::start_stand_in)?;
+            stand_in = Some(process);
+            litellm
+        }
+    };
+    let (admin_key, key_place) = match variable("ADMIN_KEY") {
+        Some(key) => (key, "ADMIN_KEY"),
+        None => (secret::kept("admin-key")?, ".data/admin-key"),
+    };
+    let title = match runtime {
+        Runtime::Spin => "Starting the application with Spin",
+        Runtime::Host => "Starting the application with the project's own host",
+    };
+    let address = Address::parse(&database_url)?;
+    let mut application =
+        progress::step(title, || application::start(runtime, options.port, &address, &litellm, &admin_key))?;
+
+    let base = format!("http://127.0.0.1:{}", options.port);
+    print_welcome(
+        &base,
+        &admin_key,
+        key_place,
+        &database_url,
+        postgres.is_some(),
+        &litellm,
+        stand_in.is_some(),
+    );
+    if options.demo {
+        if litellm.models.is_empty() {
+            litellm.find_models()?;
+        }
+        demo::run(&base, &admin_key, &litellm.models).context("the demo failed")?;
+    }
+    if !options.exit {
+        eprintln!("\nServing. Ctrl-C stops everything.");
+        let parts = [Some(&mut application), stand_in.as_mut(), postgres.as_mut().map(Server::process)];
+        serve(parts.into_iter().flatten().collect())?;
+    }
+    progress::step("Stopping", || {
+        drop((application, stand_in, postgres));
+        Ok(())
+    })
+}
+
+/// Held by `up` while it runs; `None` when one runs in this checkout.
+pub fn lock() -> Result<Option<Lock>> {
+    lock::try_take(&project::data()?.join("up.lock"))
+}
+
+/// The private server of this checkout.
+pub fn database_home() -> Result<Home> {
+    Home::new(project::data()?.join("postgres"))
+}
+
+/// The URL of the application's database in the private server, made if need be.
+pub fn application_database(superuser_url: &str) -> Result<String> {
+    database::make_application_database(superuser_url, &secret::kept("database-password")?)
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn build_programs(runtime: Runtime, stand_in: bool) -> Result<()> {
+    let needed = [(runtime == Runtime::Host, application::HOST), (stand_in, litellm::STAND_IN)];
+    let needed: Vec<&str> = needed.into_iter().filter(|(needed, _)| *needed).map(|(_, name)| name).collect();
+    if needed.is_empty() {
+        return Ok(());
+    }
+    progress::step(&format!("Building {}", needed.join(" and ")), || {
+        let mut cargo = project::cargo("build");
+        cargo.args(needed.iter().flat_map(|package| ["--package", package]));
+        processes::run("cargo build", &mut cargo)
+    })
+}
+
+/// Waits for a signal, which is the ordinary end; an error when a part ends by itself.
+fn serve(mut parts: Vec<&mut Process>) -> Result<()> {
+    while !processes::interrupted() {
+        for part in &mut parts {
+            if let Some(status) = part.exit_status()? {
+                bail!("{} ended by itself ({status})", part.name());
+            }
+        }
+        // Ends early with the signal that the loop looks for.
+        let _ = processes::pause(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+fn print_welcome(
+    base: &str,
+    admin_key: &str,
+    key_place: &str,
+    database_url: &str,
+    private_database: bool,
+    litellm: &LiteLlm,
+    stand_in: bool,
+) {
+    let database = if private_database { database_url } else { "the one in DATABASE_URL" };
+    let litellm =
+        format!("{}{}", litellm.url, if stand_in { " (a stand-in: it echoes, no model thinks)" } else { "" });
+    let (key, header) = match key_place {
+        "ADMIN_KEY" => ("the one in ADMIN_KEY".to_owned(), "$ADMIN_KEY"),
+        _ => (format!("{admin_key} (kept in {key_place})"), "$(cat .data/admin-key)"),
+    };
+    println!(
+        "\nllm-jobs runs at {base}\n\n  admin key  {key}\n  database   {database}\n  LiteLLM    {litellm}\n\nTry:\n  \
+         curl {base}/health\n  curl -X POST {base}/api/organizations/create -H \"X-Admin-Key: {header}\" \
+         -d '{{\"organization_id\": \"acme\", \"name\": \"Acme\"}}'"
+    );
+}
