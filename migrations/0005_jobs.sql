@@ -26,14 +26,14 @@ BEGIN
                              'created_at', rfc3339(v_row.created_at), 'expires_at', rfc3339(v_row.expires_at));
 END $$;
 
--- Sums over a job's calls. Cost is the sum of what is known; NULL when calls used tokens and no cost is known.
+-- Sums over a job's calls. Cost is the sum of what is known; NULL when nothing is known, although calls were answered.
 CREATE FUNCTION job_costs(p_job_id uuid) RETURNS TABLE (
     total_calls bigint, successful_calls bigint, failed_calls bigint, total_tokens bigint, total_cost_usd numeric,
     avg_latency_ms bigint
 ) LANGUAGE sql STABLE AS $$
     SELECT count(*), count(*) FILTER (WHERE status = 'succeeded'), count(*) FILTER (WHERE status = 'failed'),
            coalesce(sum(total_tokens), 0)::bigint,
-           coalesce(sum(cost_usd), CASE WHEN coalesce(sum(total_tokens), 0) = 0 THEN 0 END),
+           coalesce(sum(cost_usd), CASE WHEN count(*) FILTER (WHERE status = 'succeeded' OR total_tokens > 0) = 0 THEN 0 END),
            coalesce(round(avg(latency_ms)), 0)::bigint
     FROM calls WHERE job_id = p_job_id
 $$;

@@ -96,8 +96,8 @@ async fn apply_locked(client: &mut Client, migrations: &[Migration]) -> Result<A
         match migrations.get(index) {
             Some(migration) if migration.number == number && migration.checksum() == checksum => {}
             Some(migration) if migration.number == number => bail!(
-                "migrations/{} was changed after it was applied to this database: \
-                 put the file back as it was and write the change as a new migration",
+                "migrations/{} was changed after it was applied to this database: put the file back as it was and \
+                 write the change as a new migration (or begin with a new database, where the data may be lost)",
                 migration.file
             ),
             _ => bail!(

@@ -75,12 +75,12 @@ impl Demo<'_> {
     }
 
     fn post(&self, path: &str, key: Key, body: Value) -> Result<Value> {
-        answer(self.send(path, key, body)?)
+        answer(self.send("curl", path, key, body)?)
     }
 
     /// Shows each event as it comes.
     fn stream(&self, path: &str, key: Key, body: Value) -> Result<()> {
-        let response = self.send(path, key, body)?;
+        let response = self.send("curl -N", path, key, body)?;
         if !response.status().is_success() {
             return answer(response).map(drop);
         }
@@ -96,9 +96,15 @@ impl Demo<'_> {
         Ok(())
     }
 
-    fn send(&self, path: &str, key: Key, body: Value) -> Result<ureq::http::Response<ureq::Body>> {
+    fn send(
+        &self,
+        curl: &str,
+        path: &str,
+        key: Key,
+        body: Value,
+    ) -> Result<ureq::http::Response<ureq::Body>> {
         let url = format!("{}{path}", self.base);
-        println!("\n$ curl -X POST {url} -H '{}' -d '{body}'", key.shortened());
+        println!("\n$ {curl} -X POST {url} -H '{}' -d '{body}'", key.shortened());
         let request = self.agent.post(&url).header(key.header, key.value()).content_type("application/json");
         request.send(body.to_string()).with_context(|| format!("cannot reach {url}"))
     }

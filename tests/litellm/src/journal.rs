@@ -83,11 +83,9 @@ impl Journal {
     }
 
     /// The number under which the outcome is reported later.
-    fn record(&mut self, request: Recorded) -> Option<usize> {
-        self.keeps.then(|| {
-            self.requests.push(request);
-            self.requests.len() - 1
-        })
+    fn record(&mut self, request: Recorded) -> usize {
+        self.requests.push(request);
+        self.requests.len() - 1
     }
 }
 
@@ -102,17 +100,17 @@ pub(crate) async fn keep(FromApp(app): FromApp<App>, request: Request, next: Nex
         return ApiError::new(400, "invalid_request_error", "The request's body broke off.").into_response();
     };
     let path = parts.uri.path().to_owned();
-    let recorded = Recorded {
+    let recorded = app.journal().keeps.then(|| Recorded {
         method: parts.method.to_string(),
         path: path.clone(),
         query: parts.uri.query().map(str::to_owned),
         key_hash: presented_hash(&parts.headers),
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
         outcome: Outcome::Pending,
-    };
+    });
     let (at, fault) = {
         let mut journal = app.journal();
-        (journal.record(recorded), journal.next_fault(&path))
+        (recorded.map(|request| journal.record(request)), journal.next_fault(&path))
     };
     let mut ending = Ending { app, at, outcome: Outcome::ClientLeft };
     let response = match fault {

@@ -155,7 +155,7 @@ fn change(fields: &Fields, record: &mut KeyRecord) -> Result<(), ApiError> {
     }
     match fields.object("metadata")? {
         Change::Keep => {}
-        metadata => record.metadata = metadata.value().unwrap_or_else(|| json!({})),
+        metadata => record.metadata = metadata.value().unwrap_or(Value::Null),
     }
     match fields.text("budget_duration")? {
         Change::Keep => {}
@@ -221,7 +221,7 @@ fn set_blocked(app: &App, headers: &HeaderMap, body: &[u8], route: &str, blocked
     record.blocked = Some(blocked);
     record.updated_at = Utc::now();
     record.settings_updated_at = Some(record.updated_at);
-    let row = record.row(Zone::Letter);
+    let row = if blocked { record.cached_row() } else { record.row(Zone::Letter) };
     saved(state)?;
     Ok(Json(row))
 }

@@ -199,6 +199,15 @@ impl KeyRecord {
         merged(&[KEY_CONSTANTS], own)
     }
 
+    /// The key as `/key/block` answers it, read from another place than the rest.
+    pub(crate) fn cached_row(&self) -> Value {
+        let mut value = without_relations(self.row(Zone::Letter));
+        if let Some(object) = value.as_object_mut() {
+            object.remove("organization_id");
+        }
+        value
+    }
+
     /// The key as `/key/info` shows it, without its hash and with its standing.
     pub(crate) fn info(&self, now: DateTime<Utc>) -> Value {
         let mut value = merged(&[KEY_CONSTANTS], self.settings(Zone::Number));
@@ -208,8 +217,12 @@ impl KeyRecord {
             _ => "active",
         });
         if self.deleted_at.is_some() {
+            value = without_relations(value);
+            value["id"] = json!(self.token);
             value["deleted_at"] = Zone::Number.json(self.deleted_at);
             value["deleted_by"] = json!("default_user_id");
+            value["deleted_by_api_key"] = json!("litellm_proxy_master_key");
+            value["litellm_changed_by"] = Value::Null;
         }
         value
     }
@@ -225,6 +238,18 @@ impl KeyRecord {
             "settings_updated_at": zone.json(self.settings_updated_at), "last_active": zone.json(self.last_active),
         })
     }
+}
+
+/// A key's row without what LiteLLM joins to it from other tables.
+fn without_relations(mut row: Value) -> Value {
+    if let Some(object) = row.as_object_mut() {
+        for joined in ["jwt_key_mappings", "litellm_organization_table", "litellm_project_table", "policies"]
+        {
+            object.remove(joined);
+        }
+    }
+    row["org_id"] = Value::Null;
+    row
 }
 
 /// An object with constant members added.

@@ -66,6 +66,7 @@ pub fn fetch() -> Result<PathBuf> {
         Err(anyhow!(failures.join("\n  ")))
     });
     let _ = remove_partial(&cache);
+    processes::check_interrupted()?;
     root.with_context(|| {
         format!(
             "there is no compiler for {TARGET}. Either let rustup reach Rust's servers (`rustup target add {TARGET}`), \

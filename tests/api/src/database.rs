@@ -1,0 +1,85 @@
+//! Fresh databases on the PostgreSQL that `TEST_DATABASE_URL` names.
+
+use anyhow::{Context, Result};
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, Config, NoTls, config::Host};
+use uuid::Uuid;
+
+/// A database of a test's own, with all migrations applied. It stays until the server is thrown away.
+pub struct Database {
+    config: Config,
+    /// A connection for the test itself.
+    pub client: Client,
+}
+
+/// Made once per process; every database is a copy of it.
+static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+
+impl Database {
+    /// Makes one.
+    pub async fn create() -> Result<Self> {
+        let server = std::env::var("TEST_DATABASE_URL")
+            .context("TEST_DATABASE_URL is not set: run the tests with `cargo xtask test`")?;
+        let server: Config = server.parse().context("TEST_DATABASE_URL")?;
+        let template = TEMPLATE.get_or_try_init(|| make_template(&server)).await?;
+        let name = format!("test_{}", Uuid::now_v7().simple());
+        connect(&server).await?.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await?;
+        let mut config = server.clone();
+        config.dbname(&name);
+        let client = connect(&config).await?;
+        Ok(Self { config, client })
+    }
+
+    /// Another connection to it.
+    pub async fn connect(&self) -> Client {
+        connect(&self.config).await.expect("a connection")
+    }
+
+    /// The variables by which the application finds it.
+    pub fn variables(&self) -> [(&'static str, String); 5] {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(host)) => host.clone(),
+            _ => "127.0.0.1".into(),
+        };
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        let password = String::from_utf8_lossy(self.config.get_password().unwrap_or_default()).into_owned();
+        [
+            ("database_host", host),
+            ("database_port", port.to_string()),
+            ("database_name", self.config.get_dbname().unwrap_or_default().into()),
+            ("database_user", self.config.get_user().unwrap_or_default().into()),
+            ("database_password", password),
+        ]
+    }
+}
+
+async fn connect(config: &Config) -> Result<Client> {
+    let (client, connection) = config.connect(NoTls).await.context("cannot connect to PostgreSQL")?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn make_template(server: &Config) -> Result<String> {
+    let name = format!("template_{}", Uuid::now_v7().simple());
+    connect(server).await?.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+    let mut config = server.clone();
+    config.dbname(&name);
+    migrations::apply(&address(&config)).await?;
+    Ok(name)
+}
+
+/// The configuration as `key=value` pairs.
+fn address(config: &Config) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+    let mut pairs = vec![
+        format!("user={}", quoted(config.get_user().unwrap_or_default())),
+        format!("dbname={}", quoted(config.get_dbname().unwrap_or_default())),
+        format!("password={}", quoted(&String::from_utf8_lossy(config.get_password().unwrap_or_default()))),
+    ];
+    pairs.extend(config.get_ports().first().map(|port| format!("port={port}")));
+    pairs.extend(config.get_hosts().first().map(|host| match host {
+        Host::Tcp(host) => format!("host={}", quoted(host)),
+        Host::Unix(path) => format!("host={}", quoted(&path.to_string_lossy())),
+    }));
+    pairs.join(" ")
+}
