@@ -8,15 +8,15 @@
 
 use crate::{
     auth::{self, Access, Principal},
-    error::{Code, Error, Result},
+    error::{Cause, Code, Error, Result},
     input::Slug,
 };
 use axum::{
     Extension, Router,
     body::Body,
-    extract::{FromRequestParts, MatchedPath, Path, Request},
+    extract::{FromRequestParts, Path, Request},
     handler::Handler,
-    http::{HeaderName, HeaderValue, Uri, request::Parts},
+    http::{HeaderName, HeaderValue, StatusCode, Uri, header::ALLOW, request::Parts},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post, put},
@@ -55,11 +55,7 @@ impl Api {
 
     fn route(self, path: &str, access: Access, methods: MethodRouter) -> Self {
         let guard = from_fn(move |request: Request, next: Next| admit(access, request, next));
-        let other_method = |path: MatchedPath| async move {
-            let detail = format!("{}: this method is not allowed; the Allow header lists those that are", path.as_str());
-            Error::new(Code::MethodNotAllowed, detail)
-        };
-        Self(self.0.route(path, methods.route_layer(guard).fallback(other_method)))
+        Self(self.0.route(path, methods.route_layer(guard)))
     }
 
     /// Answers one request.
@@ -70,10 +66,21 @@ impl Api {
     {
         let id = request_id(&request);
         let mut response = self.0.clone().call(request.map(Body::new)).await?;
-        response.headers_mut().insert(REQUEST_ID, id.clone());
-        if response.status().is_server_error() {
-            eprintln!("request {}: {}", id.to_str().unwrap_or_default(), response.status());
+        if let (StatusCode::METHOD_NOT_ALLOWED, Some(allowed)) =
+            (response.status(), response.headers().get(ALLOW))
+        {
+            // The router's own answer, which has no body.
+            let detail =
+                format!("Method not allowed here; allowed: {}", allowed.to_str().unwrap_or_default());
+            let allowed = allowed.clone();
+            response = Error::new(Code::MethodNotAllowed, detail).into_response();
+            response.headers_mut().insert(ALLOW, allowed);
         }
+        if response.status().is_server_error() {
+            let cause = response.extensions().get::<Cause>().map_or("", |Cause(cause)| cause);
+            eprintln!("request {}: {} {cause}", id.to_str().unwrap_or_default(), response.status());
+        }
+        response.headers_mut().insert(REQUEST_ID, id);
         Ok(response)
     }
 }
@@ -119,7 +126,9 @@ impl<S: Send + Sync> FromRequestParts<S> for auth::TeamKey {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         match Principal::from_request_parts(parts, state).await? {
             Principal::Team(key) => Ok(key),
-            Principal::Admin | Principal::Nobody => Err(Error::internal("a team's handler on a route for others")),
+            Principal::Admin | Principal::Nobody => {
+                Err(Error::internal("a team's handler on a route for others"))
+            }
         }
     }
 }
@@ -154,5 +163,8 @@ async fn path_parameter<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<
     let Path(parameters) = Path::<HashMap<String, String>>::from_request_parts(parts, state)
         .await
         .map_err(|_| Error::invalid("path", "expected UTF-8"))?;
-    parameters.into_iter().next().ok_or_else(|| Error::internal("a route without the parameter its handler reads"))
+    parameters
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::internal("a route without the parameter its handler reads"))
 }

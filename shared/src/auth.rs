@@ -165,7 +165,9 @@ fn bearer(headers: &HeaderMap) -> Result<VirtualKey> {
         .ok()
         .filter(|_| values.next().is_none())
         .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, key)| scheme.eq_ignore_ascii_case("bearer") && !key.is_empty() && !key.contains(' '));
+        .filter(|(scheme, key)| {
+            scheme.eq_ignore_ascii_case("bearer") && !key.is_empty() && !key.contains(' ')
+        });
     match key {
         None => refused("Invalid Authorization header format. Expected: 'Authorization: Bearer sk-xxx...'"),
         Some((_, key)) => Ok(VirtualKey(key.to_owned())),
@@ -181,7 +183,8 @@ struct Found {
 
 async fn look_up(hash: &[u8; 32]) -> Result<Found> {
     let found: Option<Found> =
-        database::call("SELECT lookup_key($1)::text AS answer", vec![ParameterValue::Binary(hash.to_vec())]).await?;
+        database::call("SELECT lookup_key($1)::text AS answer", vec![ParameterValue::Binary(hash.to_vec())])
+            .await?;
     match found {
         None => Err(Error::new(Code::Unauthenticated, "Invalid API key")),
         Some(found) if found.status == "suspended" => {
@@ -223,7 +226,8 @@ async fn cached(hash: &[u8; 32]) -> Option<Found> {
 
 async fn remember(hash: &[u8; 32], found: &Found) {
     let Ok(lifetime @ 1..) = settings::parsed::<u64>("auth_cache_seconds").await else { return };
-    let entry = Entry { key_id: found.key_id, team_id: found.team_id.clone(), until: now().saturating_add(lifetime) };
+    let entry =
+        Entry { key_id: found.key_id, team_id: found.team_id.clone(), until: now().saturating_add(lifetime) };
     if let (Ok(store), Ok(entry)) = (Store::open_default().await, serde_json::to_vec(&entry)) {
         // Without the entry the next request asks the database again: slower, not wrong.
         _ = store.set(cache_key(&hex(hash)), entry).await;
@@ -256,8 +260,18 @@ mod tests {
         assert_eq!(bearer_of(&["Bearer sk-1"]).unwrap(), "sk-1");
         assert_eq!(bearer_of(&["bearer sk-1"]).unwrap(), "sk-1");
         assert!(bearer_of(&[]).unwrap_err().starts_with("Missing Authorization header."));
-        for values in [&["sk-1"][..], &["Basic x"], &["Bearer "], &["Bearer sk 1"], &["Bearer  sk-1"], &["Bearer a", "Bearer b"]] {
-            assert!(bearer_of(values).unwrap_err().starts_with("Invalid Authorization header format."), "{values:?}");
+        for values in [
+            &["sk-1"][..],
+            &["Basic x"],
+            &["Bearer "],
+            &["Bearer sk 1"],
+            &["Bearer  sk-1"],
+            &["Bearer a", "Bearer b"],
+        ] {
+            assert!(
+                bearer_of(values).unwrap_err().starts_with("Invalid Authorization header format."),
+                "{values:?}"
+            );
         }
     }
 

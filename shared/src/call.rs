@@ -11,7 +11,7 @@ pub use request::{CallRequest, check_config};
 use crate::{
     auth::TeamKey,
     database::{self, text, uuid},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     litellm::{
         admin,
         chat::{Attempt, Class, Failure, Usage},
@@ -21,7 +21,7 @@ use crate::{
 use axum::{http::HeaderValue, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use spin_sdk::{pg::ParameterValue, time::sleep};
+use spin_sdk::{pg::ParameterValue, time::sleep, wasip3::spawn};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -93,7 +93,8 @@ pub async fn open(
     }
     let started = Instant::now();
     let limit = Duration::from_secs(settings::parsed("llm_timeout_seconds").await?);
-    let deadline = limit.saturating_mul(u32::try_from(MAX_MODELS).unwrap_or(u32::MAX)).saturating_add(lifetime);
+    let deadline =
+        limit.saturating_mul(u32::try_from(MAX_MODELS).unwrap_or(u32::MAX)).saturating_add(lifetime);
     let Opened { call_id, team_id, model_group, models } = database::call(
         "SELECT open_call($1, $2, $3, $4, $5, $6::text::json, $7)::text AS answer",
         vec![
@@ -144,13 +145,25 @@ impl OpenCall {
             match answer {
                 Ok(answer) => {
                     let model = model.model_name;
-                    self.attempts.push(Tried { model, outcome: "answered", status: None, reason: None, latency_ms });
+                    self.attempts.push(Tried {
+                        model,
+                        outcome: "answered",
+                        status: None,
+                        reason: None,
+                        latency_ms,
+                    });
                     return Ok(answer);
                 }
                 Err(Failure { class, status, reason }) => {
                     let reason: String = reason.chars().take(500).collect();
                     let model = model.model_name;
-                    self.attempts.push(Tried { model, outcome: "failed", status, reason: Some(reason), latency_ms });
+                    self.attempts.push(Tried {
+                        model,
+                        outcome: "failed",
+                        status,
+                        reason: Some(reason),
+                        latency_ms,
+                    });
                     if !class.worth_another_model() {
                         return Err(self.failure(&class));
                     }
@@ -193,15 +206,21 @@ impl OpenCall {
         self.limit
     }
 
-    /// Writes the end of the call and what it used. `error` is what the caller was told.
+    /// Writes the end of the call and what it used. `error` is what the caller was told. While the database is away, this is done
+    /// in the background; a call for which it never succeeds ends by its deadline.
     pub async fn settle(&self, end: End, usage: &Usage, error: Option<&Error>) -> Result<()> {
         self.write(end, usage, error, true).await
     }
 
-    /// For a call that broke off: `counted` is what was seen of its answer, without a price. LiteLLM knows better, but only some
-    /// seconds later; until then, and if it never says, `counted` stands.
+    /// Writes that a call broke off, with what was counted of its answer; [`OpenCall::settle_broken_off`] follows.
+    pub async fn broke_off(&self, end: End, counted: &Usage, error: Option<&Error>) {
+        // A failure is no loss: the settling that follows writes all of it again.
+        _ = self.write(end, counted, error, false).await;
+    }
+
+    /// Settles a call that broke off. LiteLLM knows what it used and cost, but only some seconds later; if it never says, what was
+    /// `counted` stands, without a cost.
     pub async fn settle_broken_off(&self, end: End, counted: Usage, error: Option<&Error>) -> Result<()> {
-        self.write(end, &counted, error, false).await?;
         let mut usage = counted;
         for wait in [1, 1, 2, 3, 4, 5, 7, 10] {
             sleep(Duration::from_secs(wait)).await;
@@ -240,12 +259,31 @@ impl OpenCall {
             database::optional_text(error.map(|error| &error.detail)),
             ParameterValue::Boolean(last),
         ];
-        // What was used is used: a database that is away for a moment must not lose it.
-        database::insist::<bool>(
-            "SELECT settle_call($1, $2, $3, $4, $5, $6::text::numeric, $7, $8::text::json, $9, $10)::text AS answer",
-            parameters,
-        )
-        .await
-        .map(drop)
+        let written = database::insist::<bool>(SETTLE, parameters.clone()).await;
+        match written {
+            Err(error) if error.code == Code::Unavailable && last => {
+                spawn(settle_later(self.call_id, parameters))
+            }
+            written => _ = written?,
+        }
+        Ok(())
     }
+}
+
+const SETTLE: &str =
+    "SELECT settle_call($1, $2, $3, $4, $5, $6::text::numeric, $7, $8::text::json, $9, $10)::text AS answer";
+
+/// What was used is used: a database that is away for minutes must not lose it. Nobody waits for this.
+async fn settle_later(call_id: Uuid, parameters: Vec<ParameterValue>) {
+    for _ in 0..60 {
+        sleep(Duration::from_secs(5)).await;
+        match database::call::<bool>(SETTLE, parameters.clone()).await {
+            Err(error) if error.code == Code::Unavailable => {}
+            Err(error) => {
+                return eprintln!("call {call_id}: not settled: {}", error.cause.unwrap_or(error.detail));
+            }
+            Ok(_) => return,
+        }
+    }
+    eprintln!("call {call_id}: not settled: the database was away for too long");
 }

@@ -18,11 +18,15 @@ use uuid::Uuid;
 
 /// Runs a statement that answers one row of one column, text holding JSON, and reads that as `T`.
 /// SQL's NULL is read as JSON's `null`.
-pub async fn call<T: DeserializeOwned>(statement: &'static str, parameters: Vec<ParameterValue>) -> Result<T> {
+pub async fn call<T: DeserializeOwned>(
+    statement: &'static str,
+    parameters: Vec<ParameterValue>,
+) -> Result<T> {
     let address = settings::text("database_address").await?;
     let row = {
         let connection = Connection::open(address).await.map_err(|error| failure(statement, error))?;
-        let rows = connection.query(statement, parameters).await.map_err(|error| failure(statement, error))?;
+        let rows =
+            connection.query(statement, parameters).await.map_err(|error| failure(statement, error))?;
         rows.collect().await.map_err(|error| failure(statement, error))?.into_iter().next()
     };
     let text = match row.as_ref().map(|row| row.get::<Option<String>>(COLUMN)) {
@@ -35,7 +39,10 @@ pub async fn call<T: DeserializeOwned>(statement: &'static str, parameters: Vec<
 
 /// [`call`] for a statement that may be repeated without harm and should not be lost: tried again for about a second and a half
 /// while the database is away.
-pub async fn insist<T: DeserializeOwned>(statement: &'static str, parameters: Vec<ParameterValue>) -> Result<T> {
+pub async fn insist<T: DeserializeOwned>(
+    statement: &'static str,
+    parameters: Vec<ParameterValue>,
+) -> Result<T> {
     for wait in [100, 300, 900] {
         match call(statement, parameters.clone()).await {
             Err(error) if error.code == Code::Unavailable => sleep(Duration::from_millis(wait)).await,
@@ -51,15 +58,15 @@ const COLUMN: &str = "answer";
 /// Turns a driver's or the server's failure into what the caller sees.
 fn failure(statement: &str, error: PgError) -> Error {
     match error {
-        PgError::PgError(Failure::QueryFailed(QueryError::DbError(error))) => server_failure(statement, &error),
+        PgError::PgError(Failure::QueryFailed(QueryError::DbError(error))) => {
+            server_failure(statement, &error)
+        }
         PgError::PgError(Failure::QueryFailed(QueryError::Text(text))) => {
             // The driver's own failures: in practice a connection that went away under the statement.
-            eprintln!("database: {statement}: {text}");
-            Error::unavailable("The database")
+            Error::unavailable("The database").caused_by(format!("{statement}: {text}"))
         }
         PgError::PgError(Failure::ConnectionFailed(text)) => {
-            eprintln!("database: {text}");
-            Error::unavailable("The database")
+            Error::unavailable("The database").caused_by(text)
         }
         other => Error::internal(format!("{statement}: {other}")),
     }
@@ -70,18 +77,18 @@ fn server_failure(statement: &str, error: &DbError) -> Error {
         let failure = Error::new(code, error.message.clone());
         return if code == Code::InProgress { failure.retry_after(1) } else { failure };
     }
-    // `detail` and the rest may hold values of the request, so they are not logged.
-    eprintln!("database: {statement}: {} {}", error.code, error.message);
+    // The error's detail may hold values of the request, so it is not logged.
+    let cause = format!("{statement}: {} {}", error.code, error.message);
     match error.code.get(..2).unwrap_or_default() {
         // Connection, transaction rollback (deadlock, serialization), resources, operator intervention (shutdown, statement
         // timeout), system error; lock timeout.
-        "08" | "40" | "53" | "57" | "58" => Error::unavailable("The database"),
-        _ if error.code == "55P03" => Error::unavailable("The database"),
+        "08" | "40" | "53" | "57" | "58" => Error::unavailable("The database").caused_by(cause),
+        _ if error.code == "55P03" => Error::unavailable("The database").caused_by(cause),
         // Text that PostgreSQL can't hold: U+0000 as a character or as an escape in JSON.
         _ if matches!(error.code.as_str(), "22021" | "22P05") => {
             Error::new(Code::InvalidRequest, "body: the character U+0000 is not allowed here")
         }
-        _ => Error::internal(format!("{statement}: {}", error.code)),
+        _ => Error::internal(cause),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The one error type, and the one table from failure to answer.
 //!
-//! An [`Error`] is what the caller gets to see: a stable code and a sentence. What is internal is logged where it is
-//! turned into an [`Error`] ([`Error::internal`]), with the request's id, and leaks nowhere.
+//! An [`Error`] is what the caller gets to see: a stable code and a sentence. What is internal travels with it as its cause, which is
+//! logged together with the request's id and leaks nowhere else.
 
 use axum::{
     Json,
@@ -22,6 +22,8 @@ pub struct Error {
     pub detail: String,
     /// Seconds after which trying again makes sense.
     pub retry_after: Option<String>,
+    /// What is behind it, for the log. Must not hold a key or a prompt.
+    pub cause: Option<String>,
 }
 
 /// The stable words for failures. Clients decide by these; `contract.md` lists them.
@@ -123,7 +125,7 @@ pub struct ErrorBody<'a> {
 impl Error {
     /// A failure with what the caller is told.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), retry_after: None }
+        Self { code, detail: detail.into(), retry_after: None, cause: None }
     }
 
     /// A value of the request that is not allowed: names the field, and says what is wrong and what is allowed.
@@ -136,11 +138,15 @@ impl Error {
         Self::new(Code::Unavailable, format!("{what} can't be reached at the moment")).retry_after(1)
     }
 
-    /// A defect of ours: `cause` goes to the log, the caller gets only the request's id (a header of every answer).
-    /// `cause` must not hold a key or a prompt.
+    /// A defect of ours: the caller gets only the request's id, a header of every answer.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
-        eprintln!("internal error: {cause}");
         Self::new(Code::Internal, "Internal error. The x-request-id of this answer identifies it in the log.")
+            .caused_by(cause)
+    }
+
+    /// With what is behind it, for the log. Must not hold a key or a prompt.
+    pub fn caused_by(self, cause: impl std::fmt::Display) -> Self {
+        Self { cause: Some(cause.to_string()), ..self }
     }
 
     /// With the seconds after which to try again.
@@ -154,11 +160,20 @@ impl Error {
     }
 }
 
+/// What is behind an error answer, on its way from the error to the log.
+#[derive(Clone)]
+pub(crate) struct Cause(pub(crate) String);
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = (self.code.answer().0, Json(self.body())).into_response();
-        if let Some(value) = self.retry_after.as_deref().and_then(|seconds| HeaderValue::from_str(seconds).ok()) {
+        if let Some(value) =
+            self.retry_after.as_deref().and_then(|seconds| HeaderValue::from_str(seconds).ok())
+        {
             response.headers_mut().insert(RETRY_AFTER, value);
+        }
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(Cause(cause));
         }
         response
     }

@@ -9,7 +9,13 @@
 //! * [`litellm`]: the only client of LiteLLM: administration, and chat completions.
 //! * [`call`]: one LLM call inside a job, from request to settled row; what the two call components have in common.
 //! * [`team`]: what SQL answers about teams, and telling LiteLLM about their changes.
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 pub mod api;
 pub mod auth;

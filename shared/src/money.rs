@@ -42,7 +42,9 @@ mod tests {
 
     #[test]
     fn costs_are_read_as_litellm_prints_them() {
-        for (text, expected) in [("0.00025", "0.00025"), ("1.32e-05", "0.0000132"), ("0", "0"), (" 2.5 ", "2.5")] {
+        for (text, expected) in
+            [("0.00025", "0.00025"), ("1.32e-05", "0.0000132"), ("0", "0"), (" 2.5 ", "2.5")]
+        {
             assert_eq!(Usd::parse(text).map(|usd| usd.to_string()).as_deref(), Some(expected));
         }
         for text in ["", "None", "nan", "1,5"] {

@@ -13,5 +13,8 @@ pub async fn text(name: &'static str) -> Result<String> {
 /// The value of a variable that has to be of type `T`.
 pub async fn parsed<T: FromStr>(name: &'static str) -> Result<T> {
     let value = text(name).await?;
-    value.trim().parse().map_err(|_| Error::internal(format!("variable {name} has a value of the wrong form")))
+    value
+        .trim()
+        .parse()
+        .map_err(|_| Error::internal(format!("variable {name} has a value of the wrong form")))
 }

@@ -52,7 +52,12 @@ pub async fn add(PathSlug(team_id): PathSlug, Body(body): Body<AddCredits>) -> R
     let Credits(amount) = match (body.credits_amount, body.amount, body.credits) {
         (Some(amount), None, None) | (None, Some(amount), None) | (None, None, Some(amount)) => amount,
         (None, None, None) => return Err(Error::invalid("credits_amount", "required")),
-        _ => return Err(Error::invalid("credits_amount", "given by more than one of its names credits_amount, amount, credits")),
+        _ => {
+            return Err(Error::invalid(
+                "credits_amount",
+                "given by more than one of its names credits_amount, amount, credits",
+            ));
+        }
     };
     if amount < 1 {
         return Err(Error::invalid("credits_amount", "expected a whole number from 1 to 1000000000"));
@@ -67,7 +72,9 @@ pub async fn add(PathSlug(team_id): PathSlug, Body(body): Body<AddCredits>) -> R
     let statement = "SELECT add_credits($1, $2, $3, $4::text::json, $5::text::numeric)::text AS answer";
     let Answer { mut added, litellm } = database::call(statement, parameters).await?;
     if tell_litellm(litellm).await.is_err() {
-        added.warnings.push("LiteLLM could not be told of the new budget; the next change of the team will".into());
+        added
+            .warnings
+            .push("LiteLLM could not be told of the new budget; the next change of the team will".into());
     }
     Ok(Json(added))
 }

@@ -72,7 +72,12 @@ pub async fn check(
 ) -> Result<Json<Checked>> {
     principal.may_see(team_id.as_str())?;
     let required = match (body.credits_required, query.credits_needed) {
-        (Some(_), Some(_)) => return Err(Error::invalid("credits_needed", "given beside credits_required, for which it stands")),
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid(
+                "credits_needed",
+                "given beside credits_required, for which it stands",
+            ));
+        }
         (Some(required), None) | (None, Some(required)) => required,
         (None, None) => Credits(1),
     };

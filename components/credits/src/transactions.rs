@@ -42,6 +42,7 @@ pub async fn list(
     Query(page): Query<Page>,
 ) -> Result<Json<Transactions>> {
     principal.may_see(team_id.as_str())?;
-    let parameters = vec![text(team_id), ParameterValue::Int64(page.limit), ParameterValue::Int64(page.offset)];
+    let parameters =
+        vec![text(team_id), ParameterValue::Int64(page.limit), ParameterValue::Int64(page.offset)];
     database::call("SELECT list_transactions($1, $2, $3)::text AS answer", parameters).await.map(Json)
 }

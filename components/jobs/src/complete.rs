@@ -65,13 +65,24 @@ struct Call {
 }
 
 /// `POST /api/jobs/{job_id}/complete`
-pub async fn complete(key: TeamKey, PathJob(job_id): PathJob, Body(end): Body<CompleteJob>) -> Result<Json<CompletedJob>> {
+pub async fn complete(
+    key: TeamKey,
+    PathJob(job_id): PathJob,
+    Body(end): Body<CompleteJob>,
+) -> Result<Json<CompletedJob>> {
     let status = match end.status {
         FinalStatus::Completed => "completed",
         FinalStatus::Failed => "failed",
         FinalStatus::Cancelled => "cancelled",
     };
-    let parameters =
-        vec![uuid(key.key_id), uuid(job_id), text(status), text(end.metadata), optional_text(end.error_message)];
-    database::call("SELECT complete_job($1, $2, $3, $4::text::json, $5)::text AS answer", parameters).await.map(Json)
+    let parameters = vec![
+        uuid(key.key_id),
+        uuid(job_id),
+        text(status),
+        text(end.metadata),
+        optional_text(end.error_message),
+    ];
+    database::call("SELECT complete_job($1, $2, $3, $4::text::json, $5)::text AS answer", parameters)
+        .await
+        .map(Json)
 }

@@ -47,5 +47,7 @@ pub async fn create(key: TeamKey, Body(new): Body<CreateJob>) -> Result<Json<Cre
         text(new.metadata),
         ParameterValue::Int32(lifetime),
     ];
-    database::call("SELECT create_job($1, $2, $3, $4, $5::text::json, $6)::text AS answer", parameters).await.map(Json)
+    database::call("SELECT create_job($1, $2, $3, $4, $5::text::json, $6)::text AS answer", parameters)
+        .await
+        .map(Json)
 }

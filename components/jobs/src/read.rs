@@ -103,7 +103,11 @@ impl TryFrom<String> for JobStatus {
     fn try_from(text: String) -> Result<Self, String> {
         const ALL: [&str; 6] = ["pending", "in_progress", "completed", "failed", "cancelled", "expired"];
         let status = text.to_ascii_lowercase();
-        if ALL.contains(&status.as_str()) { Ok(Self(status)) } else { Err(format!("expected one of {}", ALL.join(", "))) }
+        if ALL.contains(&status.as_str()) {
+            Ok(Self(status))
+        } else {
+            Err(format!("expected one of {}", ALL.join(", ")))
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// The members of a delta that are passed on; the others may name the model or its provider.
-const DELTA: [&str; 7] = ["role", "content", "tool_calls", "function_call", "refusal", "audio", "reasoning_content"];
+const DELTA: [&str; 7] =
+    ["role", "content", "tool_calls", "function_call", "refusal", "audio", "reasoning_content"];
 
 /// A piece of the answer in OpenAI's form, with its text also at top level, and the group's name as the model.
 pub fn chunk(call_id: Uuid, model_group: &str, chunk: &Chunk) -> Option<Bytes> {

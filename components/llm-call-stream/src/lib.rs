@@ -1,5 +1,11 @@
 //! One streamed LLM call inside a job.
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 mod event;
 mod relay;
@@ -43,7 +49,8 @@ const WAITING_EVENTS: usize = 16;
 async fn llm_call_stream(key: TeamKey, PathJob(job_id): PathJob, RawBody(body): RawBody) -> Result<Response> {
     let request = CallRequest::parse(&body, true)?;
     let mut call = call::open(&key, job_id, &request, true, LIFETIME).await?;
-    let first = call.first_answer(&key, &request, true, async |attempt, body| attempt.stream(body).await).await;
+    let first =
+        call.first_answer(&key, &request, true, async |attempt, body| attempt.stream(body).await).await;
     let events = match first {
         Ok(events) => events,
         Err(failure) => {
@@ -52,7 +59,8 @@ async fn llm_call_stream(key: TeamKey, PathJob(job_id): PathJob, RawBody(body): 
         }
     };
     let (sender, receiver) = mpsc::channel(WAITING_EVENTS);
-    let mut response = call.with_headers(Body::from_stream(receiver.map(Ok::<_, Infallible>)).into_response());
+    let mut response =
+        call.with_headers(Body::from_stream(receiver.map(Ok::<_, Infallible>)).into_response());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

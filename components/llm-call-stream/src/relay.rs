@@ -40,23 +40,35 @@ impl Relay {
         Self { call, caller, pieces: 0, usage: None, finish_reason: None }
     }
 
-    /// Relays until the end. A settling that fails is in the log; the call then ends by its deadline.
+    /// Relays until the end.
     pub async fn run(mut self, mut events: Events) {
         let ended = self.pass_on(&mut events).await;
         // Closes the connection, by which LiteLLM knows that nobody listens any more.
         drop(events);
         let counted = Usage { completion_tokens: self.pieces, total_tokens: self.pieces, ..Usage::default() };
-        _ = match (ended, self.usage) {
-            (Ok(()), Some(usage)) => self.finish(&usage).await,
-            // The answer was complete, but nobody said what it used; a caller who left then has had all of it.
-            (Ok(()), None) => self.finish(&counted).await,
-            (Err(Broken::CallerLeft), usage) => self.call.settle_broken_off(End::Cancelled, usage.unwrap_or(counted), None).await,
-            (Err(Broken::Model(class)), usage) => {
-                let failure = self.call.failure(&class);
-                self.fail(&failure).await;
-                self.call.settle_broken_off(End::Failed, usage.unwrap_or(counted), Some(&failure)).await
+        let settled = match ended {
+            // Complete, although nobody said what it used: what was counted is what is known.
+            Ok(()) => {
+                let usage = self.usage.unwrap_or(counted);
+                self.finish(&usage).await
+            }
+            Err(broken) => {
+                let (end, failure) = match broken {
+                    Broken::CallerLeft => (End::Cancelled, None),
+                    Broken::Model(class) => (End::Failed, Some(self.call.failure(&class))),
+                };
+                let counted = self.usage.unwrap_or(counted);
+                // Before the caller hears of it, who may then end the job at once.
+                self.call.broke_off(end, &counted, failure.as_ref()).await;
+                if let Some(failure) = &failure {
+                    self.fail(failure).await;
+                }
+                self.call.settle_broken_off(end, counted, failure.as_ref()).await
             }
         };
+        if let Err(error) = settled {
+            eprintln!("call {}: not settled: {}", self.call.call_id, error.cause.unwrap_or(error.detail));
+        }
     }
 
     async fn pass_on(&mut self, events: &mut Events) -> Result<(), Broken> {
@@ -86,7 +98,8 @@ impl Relay {
         self.usage = chunk.usage.or(self.usage);
         if let Some(choice) = chunk.choices.first() {
             let says_something = |value: &str| !matches!(value, "null" | "\"\"");
-            let spoken = choice.delta.iter().any(|(name, value)| name != "role" && says_something(value.get()));
+            let spoken =
+                choice.delta.iter().any(|(name, value)| name != "role" && says_something(value.get()));
             self.pieces = self.pieces.saturating_add(spoken.into());
             self.finish_reason = choice.finish_reason.clone().or(self.finish_reason.take());
         }

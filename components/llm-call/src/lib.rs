@@ -1,5 +1,11 @@
 //! One buffered LLM call inside a job.
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use axum::{
     Json,
@@ -15,14 +21,12 @@ use shared::{
     input::RawBody,
     litellm::chat::{Completion, Usage},
 };
-use spin_sdk::{
-    http::Request,
-    http_service,
-};
+use spin_sdk::{http::Request, http_service};
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 use uuid::Uuid;
 
-static API: LazyLock<Api> = LazyLock::new(|| Api::new().post("/api/jobs/{job_id}/llm-call", Access::Team, llm_call));
+static API: LazyLock<Api> =
+    LazyLock::new(|| Api::new().post("/api/jobs/{job_id}/llm-call", Access::Team, llm_call));
 
 #[http_service]
 async fn handle(request: Request) -> impl spin_sdk::http::IntoResponse {
@@ -45,8 +49,16 @@ struct CallMetadata {
 }
 
 /// The members of a model's message that are passed on; the others may name the model or its provider.
-const MESSAGE: [&str; 8] =
-    ["role", "content", "tool_calls", "function_call", "refusal", "annotations", "audio", "reasoning_content"];
+const MESSAGE: [&str; 8] = [
+    "role",
+    "content",
+    "tool_calls",
+    "function_call",
+    "refusal",
+    "annotations",
+    "audio",
+    "reasoning_content",
+];
 
 /// How long an answer may take to arrive once it has begun.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -57,7 +69,8 @@ const LIFETIME: Duration = Duration::from_secs(60);
 async fn llm_call(key: TeamKey, PathJob(job_id): PathJob, RawBody(body): RawBody) -> Result<Response> {
     let request = CallRequest::parse(&body, false)?;
     let mut call = call::open(&key, job_id, &request, false, LIFETIME).await?;
-    let answer = call.first_answer(&key, &request, false, async |attempt, body| attempt.complete(body).await).await;
+    let answer =
+        call.first_answer(&key, &request, false, async |attempt, body| attempt.complete(body).await).await;
     let Completion { message, finish_reason, usage } = match answer {
         Ok(completion) => completion,
         Err(failure) => {

@@ -56,9 +56,12 @@ pub async fn create(Body(new): Body<CreateAccessGroup>) -> Result<Json<AccessGro
         texts(&new.model_groups),
         optional_text(models.transpose()?),
     ];
-    database::call("SELECT create_model_access_group($1, $2, $3, $4, $5::text::json)::text AS answer", parameters)
-        .await
-        .map(Json)
+    database::call(
+        "SELECT create_model_access_group($1, $2, $3, $4, $5::text::json)::text AS answer",
+        parameters,
+    )
+    .await
+    .map(Json)
 }
 
 /// `GET /api/model-access-groups/{group_name}`

@@ -120,9 +120,12 @@ pub async fn create(Body(new): Body<CreateModelGroup>) -> Result<Json<ModelGroup
         text(checked(&new.models)?),
         text(new.metadata),
     ];
-    database::call("SELECT create_model_group($1, $2, $3, $4::text::json, $5::text::json)::text AS answer", parameters)
-        .await
-        .map(Json)
+    database::call(
+        "SELECT create_model_group($1, $2, $3, $4::text::json, $5::text::json)::text AS answer",
+        parameters,
+    )
+    .await
+    .map(Json)
 }
 
 /// `GET /api/model-groups`: all for the admin, for a team those that it may use.
@@ -132,7 +135,8 @@ pub async fn list(principal: Principal, Query(page): Query<Page>) -> Result<Resp
         return Ok(Json(TeamModelGroups { total: model_groups.len(), model_groups }).into_response());
     }
     let parameters = vec![ParameterValue::Int64(page.limit), ParameterValue::Int64(page.offset)];
-    let groups: ModelGroups = database::call("SELECT list_model_groups($1, $2)::text AS answer", parameters).await?;
+    let groups: ModelGroups =
+        database::call("SELECT list_model_groups($1, $2)::text AS answer", parameters).await?;
     Ok(Json(groups).into_response())
 }
 
@@ -147,7 +151,8 @@ pub async fn get(principal: Principal, PathSlug(name): PathSlug) -> Result<Respo
         let missing = || Error::new(Code::NotFound, format!("Model group '{name}' not found"));
         return group.map(|group| Json(group).into_response()).ok_or_else(missing);
     }
-    let group: ModelGroup = database::call("SELECT get_model_group($1)::text AS answer", vec![text(name)]).await?;
+    let group: ModelGroup =
+        database::call("SELECT get_model_group($1)::text AS answer", vec![text(name)]).await?;
     Ok(Json(group).into_response())
 }
 
@@ -160,5 +165,7 @@ pub async fn resolve(
     let asked = asked.team_id.as_ref().map(Slug::as_str);
     let team_id = asked.or(principal.team_id()).ok_or_else(|| Error::invalid("team_id", "required"))?;
     principal.may_see(team_id)?;
-    database::call("SELECT resolve_model_group($1, $2)::text AS answer", vec![text(name), text(team_id)]).await.map(Json)
+    database::call("SELECT resolve_model_group($1, $2)::text AS answer", vec![text(name), text(team_id)])
+        .await
+        .map(Json)
 }

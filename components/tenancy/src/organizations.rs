@@ -44,7 +44,9 @@ pub async fn create(Body(new): Body<CreateOrganization>) -> Result<Json<Organiza
         text(new.metadata),
         optional_text(new.litellm_organization_id),
     ];
-    database::call("SELECT create_organization($1, $2, $3, $4::text::json, $5)::text AS answer", parameters).await.map(Json)
+    database::call("SELECT create_organization($1, $2, $3, $4::text::json, $5)::text AS answer", parameters)
+        .await
+        .map(Json)
 }
 
 /// `GET /api/organizations/{organization_id}`

@@ -38,7 +38,10 @@ pub async fn get(principal: Principal, PathSlug(team_id): PathSlug) -> Result<Js
 /// `PUT /api/teams/{team_id}/model-groups`: the body is the bare list, which takes the place of the one before.
 ///
 /// Here the change holds at once. If LiteLLM can't be told, the answer is 503 and the same request again tells it.
-pub async fn set_model_groups(PathSlug(team_id): PathSlug, Body(names): Body<Vec<Slug>>) -> Result<Json<Team>> {
+pub async fn set_model_groups(
+    PathSlug(team_id): PathSlug,
+    Body(names): Body<Vec<Slug>>,
+) -> Result<Json<Team>> {
     let parameters = vec![text(team_id), texts(&names)];
     changed("SELECT set_team_model_groups($1, $2)::text AS answer", parameters).await
 }

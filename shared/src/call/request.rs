@@ -58,7 +58,9 @@ impl<'a> CallRequest<'a> {
     pub fn parse(body: &'a [u8], streamed: bool) -> Result<Self> {
         let mut fields: BTreeMap<String, &'a RawValue> = parse_body(body)?;
         let model_group = match (fields.remove("model_group"), fields.remove("model")) {
-            (Some(_), Some(_)) => return Err(Error::invalid("model", "given beside model_group, for which it stands")),
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid("model", "given beside model_group, for which it stands"));
+            }
             (Some(group), None) => optional("model_group", Some(group))?,
             (None, group) => optional("model", group)?,
         };
@@ -67,7 +69,10 @@ impl<'a> CallRequest<'a> {
         let messages = fields.remove("messages").ok_or_else(|| Error::invalid("messages", "required"))?;
         check_messages(messages)?;
         if optional::<bool>("stream", fields.remove("stream"))?.is_some_and(|stream| stream != streamed) {
-            return Err(Error::invalid("stream", format!("this route answers with stream = {streamed}; expected that or none")));
+            return Err(Error::invalid(
+                "stream",
+                format!("this route answers with stream = {streamed}; expected that or none"),
+            ));
         }
         // What it can ask for is what a stream brings anyway.
         fields.remove("stream_options");
@@ -79,7 +84,12 @@ impl<'a> CallRequest<'a> {
     }
 
     /// The body for LiteLLM: `config` holds the model's defaults for what the caller leaves open.
-    pub fn body_for(&self, model: &str, config: &BTreeMap<String, Box<RawValue>>, streamed: bool) -> Result<Vec<u8>> {
+    pub fn body_for(
+        &self,
+        model: &str,
+        config: &BTreeMap<String, Box<RawValue>>,
+        streamed: bool,
+    ) -> Result<Vec<u8>> {
         let model = to_raw_value(model).map_err(Error::internal)?;
         let stream = to_raw_value(&streamed).map_err(Error::internal)?;
         let options = RawValue::from_string(r#"{"include_usage":true}"#.into()).map_err(Error::internal)?;
@@ -124,7 +134,10 @@ fn check_parameter(name: &str, value: &RawValue) -> Result<()> {
     match name {
         _ if !PASSED_THROUGH.contains(&name) => {
             let allowed = "model_group, messages, purpose, call_metadata";
-            Err(Error::invalid(name, format!("unknown field; expected one of {allowed}, {}", PASSED_THROUGH.join(", "))))
+            Err(Error::invalid(
+                name,
+                format!("unknown field; expected one of {allowed}, {}", PASSED_THROUGH.join(", ")),
+            ))
         }
         "temperature" => bounded(name, value, 0.0, 2.0, false),
         "top_p" => bounded(name, value, 0.0, 1.0, false),
@@ -175,7 +188,8 @@ fn check_messages(messages: &RawValue) -> Result<()> {
         let fits = match message.content.map(RawValue::get) {
             None => calls_something,
             Some(content) if content.starts_with('[') => {
-                serde_json::from_str::<Vec<BTreeMap<String, &RawValue>>>(content).is_ok_and(|parts| !parts.is_empty())
+                serde_json::from_str::<Vec<BTreeMap<String, &RawValue>>>(content)
+                    .is_ok_and(|parts| !parts.is_empty())
             }
             Some(content) => content.starts_with('"'),
         };
@@ -220,7 +234,8 @@ mod tests {
     fn a_stream_asks_for_its_usage() {
         let body = format!(r#"{{{MESSAGES},"stream":true,"stream_options":{{"include_usage":false}}}}"#);
         let request = CallRequest::parse(body.as_bytes(), true).unwrap();
-        let sent: Value = serde_json::from_slice(&request.body_for("m", &BTreeMap::new(), true).unwrap()).unwrap();
+        let sent: Value =
+            serde_json::from_slice(&request.body_for("m", &BTreeMap::new(), true).unwrap()).unwrap();
         assert_eq!(sent["stream_options"], json!({"include_usage": true}));
         assert_eq!(sent["stream"], json!(true));
     }
@@ -228,12 +243,33 @@ mod tests {
     #[test]
     fn fields_that_steer_litellm_are_refused_by_name() {
         for field in [
-            "api_base", "base_url", "api_key", "metadata", "fallbacks", "user_config", "model_list", "litellm_params",
-            "extra_body", "extra_headers", "mock_response", "custom_llm_provider", "tags", "num_retries", "timeout",
-            "guardrails", "cache", "no-log", "service_tier", "store", "provider_specific_header",
+            "api_base",
+            "base_url",
+            "api_key",
+            "metadata",
+            "fallbacks",
+            "user_config",
+            "model_list",
+            "litellm_params",
+            "extra_body",
+            "extra_headers",
+            "mock_response",
+            "custom_llm_provider",
+            "tags",
+            "num_retries",
+            "timeout",
+            "guardrails",
+            "cache",
+            "no-log",
+            "service_tier",
+            "store",
+            "provider_specific_header",
         ] {
             let detail = refusal(&format!(r#"{{{MESSAGES},"{field}":"x"}}"#));
-            assert!(detail.starts_with(&format!("{field}: unknown field; expected one of model_group,")), "{detail}");
+            assert!(
+                detail.starts_with(&format!("{field}: unknown field; expected one of model_group,")),
+                "{detail}"
+            );
         }
     }
 
@@ -260,10 +296,22 @@ mod tests {
             ("null", "messages: expected a list of chat messages"),
             ("[]", "messages: expected at least one chat message"),
             ("[1]", "messages[0]: expected an object with role and content"),
-            (r#"[{"content":"x"}]"#, "messages[0].role: expected one of assistant, developer, function, system, tool, user"),
-            (r#"[{"role":"user","content":"x"},{"role":"user"}]"#, "messages[1].content: expected a string or a list of content parts"),
-            (r#"[{"role":"user","content":[]}]"#, "messages[0].content: expected a string or a list of content parts"),
-            (r#"[{"role":"user","content":5}]"#, "messages[0].content: expected a string or a list of content parts"),
+            (
+                r#"[{"content":"x"}]"#,
+                "messages[0].role: expected one of assistant, developer, function, system, tool, user",
+            ),
+            (
+                r#"[{"role":"user","content":"x"},{"role":"user"}]"#,
+                "messages[1].content: expected a string or a list of content parts",
+            ),
+            (
+                r#"[{"role":"user","content":[]}]"#,
+                "messages[0].content: expected a string or a list of content parts",
+            ),
+            (
+                r#"[{"role":"user","content":5}]"#,
+                "messages[0].content: expected a string or a list of content parts",
+            ),
         ] {
             assert_eq!(refusal(&format!(r#"{{"messages":{messages}}}"#)), expected);
         }
@@ -272,7 +320,10 @@ mod tests {
             r#"{"role":"assistant","content":null,"tool_calls":[]}"#,
             r#"{"role":"user","content":[{"type":"text","text":"x"}]}"#,
         ] {
-            assert!(CallRequest::parse(format!(r#"{{"messages":[{message}]}}"#).as_bytes(), false).is_ok(), "{message}");
+            assert!(
+                CallRequest::parse(format!(r#"{{"messages":[{message}]}}"#).as_bytes(), false).is_ok(),
+                "{message}"
+            );
         }
     }
 }

@@ -53,7 +53,8 @@ async fn read(request: Request) -> Result<Bytes> {
     let mut bytes = Vec::with_capacity(announced);
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| Error::new(Code::InvalidRequest, "body: it ended before it was complete"))?;
+        let chunk =
+            chunk.map_err(|_| Error::new(Code::InvalidRequest, "body: it ended before it was complete"))?;
         if bytes.len().saturating_add(chunk.len()) > MAX_BODY_BYTES {
             return Err(too_large());
         }
@@ -70,7 +71,9 @@ pub fn parse_body<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
         let path = error.path().to_string();
         described(&path, &error.into_inner())
     })?;
-    deserializer.end().map_err(|_| Error::new(Code::InvalidRequest, "body: expected nothing after the JSON value"))?;
+    deserializer
+        .end()
+        .map_err(|_| Error::new(Code::InvalidRequest, "body: expected nothing after the JSON value"))?;
     Ok(value)
 }
 
@@ -88,10 +91,13 @@ fn described(path: &str, error: &serde_json::Error) -> Error {
         _ if path == name => name.to_owned(),
         _ => format!("{path}.{name}"),
     };
-    if let Some((name, allowed)) = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
+    if let Some((name, allowed)) =
+        message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'))
+    {
         let allowed = allowed.trim_start_matches([',', ' ']).replace('`', "");
         Error::invalid(&field(name), format!("unknown field; {allowed}"))
-    } else if let Some(name) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+    } else if let Some(name) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'))
+    {
         Error::invalid(&field(name), "required")
     } else {
         Error::invalid(if path == "." { "body" } else { path }, message)

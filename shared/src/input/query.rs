@@ -21,8 +21,8 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
 
 /// Reads a query string as `T`; every value is a string to it.
 pub fn read_query<T: DeserializeOwned>(query: &str) -> Result<T> {
-    let pairs: Vec<(String, String)> =
-        serde_urlencoded::from_str(query).map_err(|_| Error::invalid("query", "expected name=value pairs"))?;
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
+        .map_err(|_| Error::invalid("query", "expected name=value pairs"))?;
     let mut fields = Map::new();
     for (name, value) in pairs {
         if fields.insert(name.clone(), Value::String(value)).is_some() {
@@ -59,7 +59,11 @@ impl Page {
 }
 
 /// A whole number between `min` and `max`, as text.
-pub fn query_integer<'de, D: Deserializer<'de>>(deserializer: D, min: i64, max: i64) -> Result<i64, D::Error> {
+pub fn query_integer<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    min: i64,
+    max: i64,
+) -> Result<i64, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse()
         .ok()
@@ -96,7 +100,10 @@ mod tests {
             ("page=2", "page: unknown field; expected `limit` or `offset`"),
             ("limit=1&limit=2", "limit: given more than once"),
         ] {
-            assert_eq!(read_query::<Page>(query).unwrap_err().detail.replace('`', ""), refusal.replace('`', ""));
+            assert_eq!(
+                read_query::<Page>(query).unwrap_err().detail.replace('`', ""),
+                refusal.replace('`', "")
+            );
         }
     }
 }

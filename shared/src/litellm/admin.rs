@@ -47,7 +47,11 @@ impl Wanted {
     /// The models as LiteLLM is told them: to LiteLLM an empty list means every model, so none is said with a name that no model
     /// has.
     fn models(&self) -> Vec<&str> {
-        if self.models.is_empty() { vec!["no-default-models"] } else { self.models.iter().map(String::as_str).collect() }
+        if self.models.is_empty() {
+            vec!["no-default-models"]
+        } else {
+            self.models.iter().map(String::as_str).collect()
+        }
     }
 
     fn limits(&self) -> Value {
@@ -99,7 +103,8 @@ pub async fn delete_team(team_id: &str, marker: Uuid) -> Result<()> {
         return Ok(());
     }
     let Info { team_info } = understood(accepted(answer, "/team/info")?, "/team/info")?;
-    let ours = team_info.metadata.and_then(|metadata| metadata.get(MARKER)?.as_str()?.parse().ok()) == Some(marker);
+    let ours =
+        team_info.metadata.and_then(|metadata| metadata.get(MARKER)?.as_str()?.parse().ok()) == Some(marker);
     if ours {
         let answer = ask(Method::POST, "/team/delete", Some(&json!({ "team_ids": [team_id] }))).await?;
         if answer.status != StatusCode::NOT_FOUND {
@@ -178,8 +183,7 @@ async fn ask<T: Serialize>(method: Method, path: &str, body: Option<&T>) -> Resu
         Err(unanswered) => Err(unanswered),
     };
     answer.map_err(|unanswered: Unanswered| {
-        eprintln!("{path}: {unanswered}");
-        Error::unavailable("LiteLLM")
+        Error::unavailable("LiteLLM").caused_by(format!("{path}: {unanswered}"))
     })
 }
 
@@ -191,8 +195,8 @@ fn accepted(answer: Answer, path: &str) -> Result<Answer> {
     let problem = answer.problem();
     let kind = problem.kind.as_deref().unwrap_or_default();
     if answer.status.is_server_error() {
-        eprintln!("{path}: LiteLLM answered {} {kind}", answer.status);
-        return Err(Error::unavailable("LiteLLM"));
+        let cause = format!("{path}: LiteLLM answered {} {kind}", answer.status);
+        return Err(Error::unavailable("LiteLLM").caused_by(cause));
     }
     // The message may quote what was sent, but nothing of that is secret here; keys are sent as hashes.
     Err(Error::internal(format!("{path}: LiteLLM answered {} {kind}: {}", answer.status, problem.message)))
@@ -200,5 +204,6 @@ fn accepted(answer: Answer, path: &str) -> Result<Answer> {
 
 fn understood<T: for<'de> Deserialize<'de>>(answer: Answer, path: &str) -> Result<T> {
     // The body is not logged: it may hold a new key.
-    serde_json::from_slice(&answer.body).map_err(|_| Error::internal(format!("{path}: LiteLLM's answer has another form")))
+    serde_json::from_slice(&answer.body)
+        .map_err(|_| Error::internal(format!("{path}: LiteLLM's answer has another form")))
 }

@@ -99,7 +99,11 @@ impl From<Unanswered> for Failure {
 
 impl Failure {
     fn unreadable(reason: impl ToString) -> Self {
-        Failure { class: Class::Failed, status: None, reason: format!("unreadable answer: {}", reason.to_string()) }
+        Failure {
+            class: Class::Failed,
+            status: None,
+            reason: format!("unreadable answer: {}", reason.to_string()),
+        }
     }
 
     fn of(answer: &Answer) -> Self {
@@ -136,7 +140,11 @@ fn classify(answer: &Answer, problem: &Problem) -> Class {
 fn provider_message(message: &str) -> String {
     let first_line = message.lines().next().unwrap_or_default();
     let words = first_line.split_once("Exception - ").map_or(first_line, |(_, words)| words);
-    if words.is_empty() || words.starts_with("litellm.") { "The model refused the request".into() } else { words.into() }
+    if words.is_empty() || words.starts_with("litellm.") {
+        "The model refused the request".into()
+    } else {
+        words.into()
+    }
 }
 
 /// Tokens and cost of an answer.
@@ -181,7 +189,8 @@ pub struct Attempt<'a> {
 impl Attempt<'_> {
     async fn send(self, body: Vec<u8>) -> Result<Result<Response, Failure>> {
         let headers = [("x-litellm-call-id", self.call_id.to_string())];
-        let sent = send(Method::POST, "/chat/completions", self.key.expose(), &headers, body, self.limit).await?;
+        let sent =
+            send(Method::POST, "/chat/completions", self.key.expose(), &headers, body, self.limit).await?;
         Ok(sent.map_err(Failure::from))
     }
 
@@ -204,7 +213,8 @@ impl Attempt<'_> {
             let answer = read(response, self.limit).await;
             return Ok(Err(answer.map_or_else(Failure::from, |answer| Failure::of(&answer))));
         }
-        let mut events = Events { inner: Box::pin(BodyDataStream::new(response.into_body()).eventsource()), first: None };
+        let mut events =
+            Events { inner: Box::pin(BodyDataStream::new(response.into_body()).eventsource()), first: None };
         Ok(match within(self.limit, events.next()).await {
             None => Err(Unanswered::TimedOut.into()),
             Some(Err(failure)) => Err(failure),
@@ -286,8 +296,12 @@ impl Events {
             return Ok(event);
         }
         match self.inner.next().await {
-            None => Err(Failure { class: Class::Failed, status: None, reason: "the stream ended early".into() }),
-            Some(Err(error)) => Err(Failure { class: Class::Failed, status: None, reason: error.to_string() }),
+            None => {
+                Err(Failure { class: Class::Failed, status: None, reason: "the stream ended early".into() })
+            }
+            Some(Err(error)) => {
+                Err(Failure { class: Class::Failed, status: None, reason: error.to_string() })
+            }
             Some(Ok(event)) => parse_event(&event.data),
         }
     }

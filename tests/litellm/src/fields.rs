@@ -1,10 +1,10 @@
 //! Reads request bodies as LiteLLM's pydantic models do: lenient about numbers in strings, silent about unknown fields.
 
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::error::ApiError;
 use crate::models::hex;
-use sha2::{Digest, Sha256};
 
 /// The body of an admin request.
 #[derive(Debug)]

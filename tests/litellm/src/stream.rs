@@ -1,14 +1,16 @@
 //! Streamed answers: server-sent events as LiteLLM passes them on, with its end, its failures and its bill.
 
-use axum::body::{Body, Bytes};
-use axum::response::Response;
-use chrono::Utc;
-use http_body::Frame;
-use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use chrono::Utc;
+use http_body::Frame;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -16,7 +18,7 @@ use crate::call::Call;
 use crate::chat::{Order, begin};
 use crate::cost::{Cost, Usage};
 use crate::error::ApiError;
-use crate::reply::Reply;
+use crate::reply::{Reply, prompt_tokens};
 use crate::upstream::{CUT, ERROR_EVENT, Failure, SILENT};
 
 /// Starts the stream on a task of its own, which bills the call even when the client leaves. The answer comes as soon as
@@ -39,13 +41,13 @@ pub(crate) async fn start(call: Call, order: Order) -> Result<Response, ApiError
     }
 }
 
-type Head = oneshot::Sender<Result<axum::http::HeaderMap, ApiError>>;
+type Head = oneshot::Sender<Result<HeaderMap, ApiError>>;
 
 async fn run(call: Call, order: Order, head: Head, events: mpsc::Sender<Bytes>) {
     let model = order.model;
     let begun = tokio::select! {
         () = events.closed() => {
-            let none_sent = Usage { prompt: crate::reply::prompt_tokens(&order.body), ..Usage::default() };
+            let none_sent = Usage { prompt: prompt_tokens(&order.body), ..Usage::default() };
             return call.end_left(model, none_sent);
         }
         begun = timeout(order.timeout, begin(&order)) => begun,

@@ -82,7 +82,9 @@ struct Budget(Usd);
 impl<'de> Deserialize<'de> for Budget {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Usd::deserialize(deserializer)? {
-            Usd(amount) if amount.is_sign_negative() => Err(serde::de::Error::custom("expected 0 or more US dollars")),
+            Usd(amount) if amount.is_sign_negative() => {
+                Err(serde::de::Error::custom("expected 0 or more US dollars"))
+            }
             amount => Ok(Self(amount)),
         }
     }
@@ -166,7 +168,8 @@ async fn begin(new: CreateTeam, attempt: Uuid) -> Result<Begun> {
     });
     let parameters =
         vec![uuid(attempt), ParameterValue::Int32(LEASE_SECONDS), text(spec), text(new.metadata)];
-    database::call("SELECT begin_team($1, $2, $3::text::json, $4::text::json)::text AS answer", parameters).await
+    database::call("SELECT begin_team($1, $2, $3::text::json, $4::text::json)::text AS answer", parameters)
+        .await
 }
 
 /// What the credits are worth in LiteLLM. A team that may go below zero without end has no budget there.
@@ -178,7 +181,8 @@ async fn budget(credits: Credits, mode: BudgetMode, limit: Option<Credits>) -> R
         (BudgetMode::Soft, Some(limit)) => credits.0.saturating_add(limit.0),
         (BudgetMode::Soft, None) => return Ok(None),
     };
-    let budget = rate.checked_mul(credits.into()).ok_or_else(|| Error::invalid("credits_allocated", "too many"))?;
+    let budget =
+        rate.checked_mul(credits.into()).ok_or_else(|| Error::invalid("credits_allocated", "too many"))?;
     Ok(Some(Usd(budget)))
 }
 

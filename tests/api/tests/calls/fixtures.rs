@@ -1,0 +1,95 @@
+//! What the tests of calls share.
+
+use api_tests::{Answer, Sse, Team, TestApp};
+use litellm_stand_in::{Recorded, StandIn};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+/// A request with this prompt and nothing else.
+pub fn prompt(prompt: &str) -> Value {
+    json!({"messages": [{"role": "user", "content": prompt}]})
+}
+
+/// A request with this prompt and these fields.
+pub fn prompt_with(text: &str, fields: Value) -> Value {
+    let mut body = prompt(text);
+    let fields = fields.as_object().expect("an object").clone();
+    body.as_object_mut().expect("an object").extend(fields);
+    body
+}
+
+/// Makes a buffered call with this body.
+pub async fn call(team: &Team, job: &str, body: Value) -> Answer {
+    team.client.post(&format!("/api/jobs/{job}/llm-call"), body).await
+}
+
+/// Begins a streamed call with this body.
+pub async fn stream(team: &Team, job: &str, body: Value) -> Sse {
+    team.client.stream(&format!("/api/jobs/{job}/llm-call-stream"), body).await
+}
+
+/// The answer to a streamed call that is not a stream.
+pub async fn stream_refusal(team: &Team, job: &str, body: Value) -> Answer {
+    team.client.post(&format!("/api/jobs/{job}/llm-call-stream"), body).await
+}
+
+/// A stream's events as JSON, and whether it ended with `[DONE]`. Comments are left out; an `event: error` stays in with its data.
+pub async fn events(stream: Sse) -> (Vec<Value>, bool) {
+    assert_eq!(stream.status, 200);
+    let mut events = stream.rest().await;
+    let done = events.last().is_some_and(|last| last == "data: [DONE]");
+    if done {
+        events.pop();
+    }
+    let data = |event: &String| event.lines().find_map(|line| line.strip_prefix("data: ").map(str::to_owned));
+    (events.iter().filter_map(data).map(|data| serde_json::from_str(&data).expect("JSON")).collect(), done)
+}
+
+/// What LiteLLM was asked to complete, in order.
+pub fn completions(stand_in: &StandIn) -> Vec<Recorded> {
+    stand_in.requests().into_iter().filter(|request| request.path.ends_with("/chat/completions")).collect()
+}
+
+/// The models that LiteLLM was asked for, in order.
+pub fn models_asked(stand_in: &StandIn) -> Vec<String> {
+    let model = |request: &Recorded| request.body["model"].as_str().expect("a model").to_owned();
+    completions(stand_in).iter().map(model).collect()
+}
+
+/// Asks again and again until there is an answer; fails the test after `limit`.
+pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(started.elapsed() < limit, "within {limit:?} not seen: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Longer than LiteLLM takes to tell what a call cost whose client has left.
+pub const BILL: Duration = Duration::from_secs(45);
+
+/// The one call of a job, once it fits.
+pub async fn call_when(team: &Team, job: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, BILL, async || {
+        let call = team.read(job).await["calls"][0].clone();
+        fits(&call).then_some(call)
+    })
+    .await
+}
+
+/// The calls of the whole database that have this status.
+pub async fn calls_that_are(app: &TestApp, status: &str) -> i64 {
+    let row = app.database.client.query_one("SELECT count(*) FROM calls WHERE status = $1", &[&status]).await;
+    row.expect("a count").get(0)
+}
+
+/// The names of a JSON object's members.
+pub fn members(value: &Value) -> BTreeSet<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
+}

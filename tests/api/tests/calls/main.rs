@@ -1,0 +1,15 @@
+//! What the API promises about calls: answers, fallbacks, costs, streams, and what happens when somebody leaves or something breaks.
+
+mod answers;
+mod budgets;
+mod costs;
+mod fallbacks;
+mod fixtures;
+mod hangups;
+mod load;
+mod parameters;
+mod secrecy;
+mod statements;
+mod stream_failures;
+mod streams;
+mod traps;

@@ -1,0 +1,3 @@
+//! What the SQL functions promise, on a real PostgreSQL.
+
+mod foundations;
