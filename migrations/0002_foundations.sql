@@ -30,15 +30,16 @@ CREATE FUNCTION uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
         'hex')::uuid
 $$;
 
--- The two objects as one; where both have a member, the second's counts. Values keep their text.
+-- The two objects as one; where both have a member, the second's counts. An object to which nothing is added keeps its text.
 CREATE FUNCTION merged(p_first json, p_second json) RETURNS json LANGUAGE sql IMMUTABLE AS $$
-    SELECT coalesce(json_object_agg(key, value), '{}')
-    FROM (
-        SELECT key, value FROM json_each(p_first)
-        WHERE key NOT IN (SELECT json_object_keys(p_second))
-        UNION ALL
-        SELECT key, value FROM json_each(p_second)
-    ) AS members
+    SELECT CASE
+        WHEN NOT EXISTS (SELECT FROM json_object_keys(p_second)) THEN p_first
+        WHEN NOT EXISTS (SELECT FROM json_object_keys(p_first)) THEN p_second
+        ELSE (SELECT json_object_agg(key, value)
+              FROM (SELECT key, value FROM json_each(p_first) WHERE key NOT IN (SELECT json_object_keys(p_second))
+                    UNION ALL
+                    SELECT key, value FROM json_each(p_second)) AS members)
+    END
 $$;
 
 -- The key with this digest and its team: {key_id, team_id, status}. NULL when there is no such key, or it is revoked.

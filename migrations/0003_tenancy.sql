@@ -52,6 +52,11 @@ CREATE FUNCTION model_group_json(g model_groups) RETURNS json LANGUAGE sql STABL
         'metadata', g.metadata, 'created_at', rfc3339(g.created_at), 'updated_at', rfc3339(g.updated_at))
 $$;
 
+CREATE FUNCTION team_model_group_json(g model_groups) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT json_build_object('group_name', g.group_name, 'display_name', g.display_name, 'description', g.description,
+                             'status', g.status)
+$$;
+
 -- `p_models`: [{model_name, priority, config}], at least one, priorities unique.
 CREATE FUNCTION create_model_group(
     p_group_name text, p_display_name text, p_description text, p_models json, p_metadata json
@@ -97,12 +102,25 @@ CREATE FUNCTION team_groups(p_team_id text) RETURNS TABLE (model_group_id uuid, 
 $$;
 
 -- The groups that a team may use, without their models: what a team sees of a model group.
-CREATE FUNCTION list_team_model_groups(p_team_id text) RETURNS json LANGUAGE sql STABLE AS $$
-    SELECT coalesce(json_agg(json_build_object(
-        'group_name', g.group_name, 'display_name', g.display_name, 'description', g.description, 'status', g.status)
-        ORDER BY t.rank), '[]')
-    FROM team_groups(p_team_id) t JOIN model_groups g USING (model_group_id)
+CREATE FUNCTION list_team_model_groups(p_team_id text, p_limit bigint, p_offset bigint) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT json_build_object(
+        'total', (SELECT count(*) FROM team_groups(p_team_id)),
+        'model_groups', (SELECT coalesce(json_agg(team_model_group_json(g) ORDER BY page.rank), '[]')
+            FROM (SELECT * FROM team_groups(p_team_id) ORDER BY rank LIMIT p_limit OFFSET p_offset) AS page
+            JOIN model_groups g USING (model_group_id)))
 $$;
+
+CREATE FUNCTION get_team_model_group(p_team_id text, p_group_name text) RETURNS json LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_row model_groups;
+BEGIN
+    SELECT g.* INTO v_row FROM team_groups(p_team_id) t JOIN model_groups g USING (model_group_id)
+    WHERE g.group_name = p_group_name;
+    IF NOT FOUND THEN
+        PERFORM fail('LJ006', format('Model group ''%s'' not found', p_group_name));
+    END IF;
+    RETURN team_model_group_json(v_row);
+END $$;
 
 CREATE FUNCTION list_model_groups(p_limit bigint, p_offset bigint) RETURNS json LANGUAGE sql STABLE AS $$
     SELECT json_build_object(

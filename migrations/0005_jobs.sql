@@ -54,7 +54,6 @@ DECLARE
     v_costs record;
     v_charged boolean;
     v_remaining bigint;
-    v_metadata json;
 BEGIN
     SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -64,11 +63,6 @@ BEGIN
     ELSIF v_job.status NOT IN ('pending', 'in_progress') OR v_job.expires_at <= now() THEN
         PERFORM job_is_over(v_job);
     END IF;
-    v_metadata := merged(v_job.metadata, p_metadata);
-    IF octet_length(v_metadata::text) > 16384 THEN
-        PERFORM fail('LJ010', 'metadata: together with the job''s it may be at most 16384 bytes long');
-    END IF;
-
     UPDATE calls SET status = 'cancelled', ended_at = now() WHERE job_id = p_job_id AND status = 'open';
     SELECT * INTO v_costs FROM job_costs(p_job_id);
     v_charged := p_status = 'completed' AND v_costs.failed_calls = 0;
@@ -80,7 +74,7 @@ BEGIN
     END IF;
 
     UPDATE jobs SET status = p_status, completed_at = now(), credit_applied = v_charged, error_message = p_error_message,
-                    metadata = v_metadata,
+                    metadata = merged(v_job.metadata, p_metadata),
                     completion = json_build_object(
         'job_id', p_job_id, 'status', p_status, 'completed_at', rfc3339(now()),
         'costs', json_build_object(

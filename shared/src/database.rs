@@ -84,10 +84,10 @@ fn server_failure(statement: &str, error: &DbError) -> Error {
         // timeout), system error; lock timeout.
         "08" | "40" | "53" | "57" | "58" => Error::unavailable("The database").caused_by(cause),
         _ if error.code == "55P03" => Error::unavailable("The database").caused_by(cause),
-        // Text that PostgreSQL can't hold: U+0000 as a character or as an escape in JSON.
-        _ if matches!(error.code.as_str(), "22021" | "22P05") => {
-            Error::new(Code::InvalidRequest, "body: the character U+0000 is not allowed here")
-        }
+        // Text that PostgreSQL can't hold.
+        _ if error.code == "22021" => Error::new(Code::InvalidRequest, "body: U+0000 is not allowed here"),
+        // Limits of the server; of those only the depth of nesting is in a caller's hands.
+        "54" => Error::new(Code::InvalidRequest, "body: nested too deeply"),
         _ => Error::internal(cause),
     }
 }

@@ -5,6 +5,6 @@ mod body;
 mod query;
 mod values;
 
-pub use body::{Body, MAX_BODY_BYTES, RawBody, parse_body};
+pub use body::{Body, Fields, MAX_BODY_BYTES, NoFields, RawBody, parse_body};
 pub use query::{Page, Query, query_integer, read_query};
-pub use values::{Credits, Label, Metadata, Name, Seconds, Slug, Text, integer};
+pub use values::{Amount, Credits, Label, Metadata, Name, Seconds, Slug, Text, integer};

@@ -60,7 +60,9 @@ fn main() -> ExitCode {
         Command::Build => components::build(),
         Command::Up(options) => up::run(&options),
         Command::Test { filter } => test::run(filter.as_deref()),
-        Command::Migrate { database_url } => migrate::run(database_url.as_deref()),
+        Command::Migrate { database_url } => {
+            migrate::run(database_url.as_deref().filter(|url| !url.is_empty()))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -45,11 +45,8 @@ pub fn run(options: &Options) -> Result<()> {
         );
     };
     if !ports::is_free(options.port) {
-        bail!(
-            "port {0} is taken by another program: choose another one, as in `--port {1}`",
-            options.port,
-            ports::free()?
-        );
+        let (taken, free) = (options.port, ports::free()?);
+        bail!("port {taken} is taken by another program: choose another one, as in `--port {free}`");
     }
 
     let runtime = Runtime::find();
@@ -58,60 +55,45 @@ pub fn run(options: &Options) -> Result<()> {
         build_programs(runtime, own_litellm.is_none())?;
     }
 
-    // Dropped from the last to the first, on every way out of here.
-    let mut postgres = None;
-    let mut stand_in = None;
-
-    let database_url = match own_database {
-        Some(url) => url,
-        None => {
-            let home = database_home()?;
-            let server = progress::step("Starting PostgreSQL", || home.start(&[]))?;
-            let url = application_database(&server.superuser_url())?;
-            postgres = Some(server);
-            url
-        }
-    };
+    // What was started last is dropped first, on every way out of here.
+    let (mut postgres, database_url) = start_database(own_database)?;
     database::migrate(&database_url)?;
-    let mut litellm = match own_litellm {
-        Some(litellm) => litellm,
-        None => {
-            let (litellm, process) =
-                progress::step("Starting the LiteLLM stand-in", LiteLlm::start_stand_in)?;
-            stand_in = Some(process);
-            litellm
-        }
-    };
-    let (admin_key, key_place) = match variable("ADMIN_KEY") {
-        Some(key) => (key, "ADMIN_KEY"),
-        None => (secret::kept("admin-key")?, ".data/admin-key"),
-    };
+    let (mut stand_in, mut litellm) = start_litellm(own_litellm)?;
+    let admin_key = AdminKey::find()?;
     let title = match runtime {
         Runtime::Spin => "Starting the application with Spin",
         Runtime::Host => "Starting the application with the project's own host",
     };
-    let address = Address::parse(&database_url)?;
-    let mut application =
-        progress::step(title, || application::start(runtime, options.port, &address, &litellm, &admin_key))?;
+    let mut application = progress::step(title, || {
+        application::start(runtime, options.port, &Address::parse(&database_url)?, &litellm, &admin_key.key)
+    })?;
 
     let base = format!("http://127.0.0.1:{}", options.port);
-    print_welcome(
-        &base,
-        &admin_key,
-        key_place,
-        &database_url,
-        postgres.is_some(),
-        &litellm,
-        stand_in.is_some(),
+    println!("\nllm-jobs runs at {base}\n");
+    admin_key.print();
+    match &postgres {
+        Some(_) => println!("  database   {database_url}"),
+        None => println!("  database   the one in DATABASE_URL"),
+    }
+    match &stand_in {
+        Some(_) => println!("  LiteLLM    {} (a stand-in: it echoes, no model thinks)", litellm.url),
+        None => println!("  LiteLLM    {}", litellm.url),
+    }
+    println!("\nTry:\n  curl {base}/health");
+    println!(
+        "  curl -X POST {base}/api/organizations/create -H \"X-Admin-Key: {}\" \
+         -d '{{\"organization_id\": \"acme\", \"name\": \"Acme\"}}'",
+        admin_key.in_shell()
     );
+
     if options.demo {
         if litellm.models.is_empty() {
             litellm.find_models()?;
         }
-        demo::run(&base, &admin_key, &litellm.models).context("the demo failed")?;
+        demo::run(&base, &admin_key.key, &litellm.models).context("the demo failed")?;
     }
     if !options.exit {
-        eprintln!("\nServing. Ctrl-C stops everything.");
+        println!("\nServing. Ctrl-C stops everything.");
         let parts = [Some(&mut application), stand_in.as_mut(), postgres.as_mut().map(Server::process)];
         serve(parts.into_iter().flatten().collect())?;
     }
@@ -119,6 +101,53 @@ pub fn run(options: &Options) -> Result<()> {
         drop((application, stand_in, postgres));
         Ok(())
     })
+}
+
+fn start_database(own: Option<String>) -> Result<(Option<Server>, String)> {
+    if let Some(url) = own {
+        return Ok((None, url));
+    }
+    let home = database_home()?;
+    let server = progress::step("Starting PostgreSQL", || home.start(&[]))?;
+    let url = application_database(&server.superuser_url())?;
+    Ok((Some(server), url))
+}
+
+fn start_litellm(own: Option<LiteLlm>) -> Result<(Option<Process>, LiteLlm)> {
+    if let Some(litellm) = own {
+        return Ok((None, litellm));
+    }
+    let (litellm, process) = progress::step("Starting the LiteLLM stand-in", LiteLlm::start_stand_in)?;
+    Ok((Some(process), litellm))
+}
+
+/// The key for `X-Admin-Key`.
+struct AdminKey {
+    key: String,
+    /// It came from the environment, and is not shown.
+    own: bool,
+}
+
+impl AdminKey {
+    fn find() -> Result<AdminKey> {
+        Ok(match variable("ADMIN_KEY") {
+            Some(key) => AdminKey { key, own: true },
+            None => AdminKey { key: secret::kept("admin-key")?, own: false },
+        })
+    }
+
+    fn print(&self) {
+        if self.own {
+            println!("  admin key  the one in ADMIN_KEY");
+        } else {
+            println!("  admin key  {} (kept in .data/admin-key)", self.key);
+        }
+    }
+
+    /// What stands for the key in a shell.
+    fn in_shell(&self) -> &'static str {
+        if self.own { "$ADMIN_KEY" } else { "$(cat .data/admin-key)" }
+    }
 }
 
 /// Held by `up` while it runs; `None` when one runs in this checkout.
@@ -165,27 +194,4 @@ fn serve(mut parts: Vec<&mut Process>) -> Result<()> {
         let _ = processes::pause(Duration::from_millis(200));
     }
     Ok(())
-}
-
-fn print_welcome(
-    base: &str,
-    admin_key: &str,
-    key_place: &str,
-    database_url: &str,
-    private_database: bool,
-    litellm: &LiteLlm,
-    stand_in: bool,
-) {
-    let database = if private_database { database_url } else { "the one in DATABASE_URL" };
-    let litellm =
-        format!("{}{}", litellm.url, if stand_in { " (a stand-in: it echoes, no model thinks)" } else { "" });
-    let (key, header) = match key_place {
-        "ADMIN_KEY" => ("the one in ADMIN_KEY".to_owned(), "$ADMIN_KEY"),
-        _ => (format!("{admin_key} (kept in {key_place})"), "$(cat .data/admin-key)"),
-    };
-    println!(
-        "\nllm-jobs runs at {base}\n\n  admin key  {key}\n  database   {database}\n  LiteLLM    {litellm}\n\nTry:\n  \
-         curl {base}/health\n  curl -X POST {base}/api/organizations/create -H \"X-Admin-Key: {header}\" \
-         -d '{{\"organization_id\": \"acme\", \"name\": \"Acme\"}}'"
-    );
 }

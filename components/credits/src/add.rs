@@ -7,7 +7,7 @@ use shared::{
     api::PathSlug,
     database::{self, text},
     error::{Error, Result},
-    input::{Body, Credits, Metadata, Name},
+    input::{Amount, Body, Metadata, Name},
     litellm::admin::Wanted,
     settings,
     team::tell_litellm,
@@ -18,9 +18,9 @@ use spin_sdk::pg::ParameterValue;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddCredits {
-    credits_amount: Option<Credits>,
-    amount: Option<Credits>,
-    credits: Option<Credits>,
+    credits_amount: Option<Amount>,
+    amount: Option<Amount>,
+    credits: Option<Amount>,
     reason: Option<Name>,
     #[serde(default)]
     metadata: Metadata,
@@ -49,7 +49,7 @@ struct Answer {
 /// Credits that are in the ledger are there, so LiteLLM failing to raise its budget is a warning and not an error, which would
 /// invite to add them twice. The next change of the team that reaches LiteLLM raises the budget to what it must be.
 pub async fn add(PathSlug(team_id): PathSlug, Body(body): Body<AddCredits>) -> Result<Json<Added>> {
-    let Credits(amount) = match (body.credits_amount, body.amount, body.credits) {
+    let Amount(amount) = match (body.credits_amount, body.amount, body.credits) {
         (Some(amount), None, None) | (None, Some(amount), None) | (None, None, Some(amount)) => amount,
         (None, None, None) => return Err(Error::invalid("credits_amount", "required")),
         _ => {
@@ -59,9 +59,6 @@ pub async fn add(PathSlug(team_id): PathSlug, Body(body): Body<AddCredits>) -> R
             ));
         }
     };
-    if amount < 1 {
-        return Err(Error::invalid("credits_amount", "expected a whole number from 1 to 1000000000"));
-    }
     let parameters = vec![
         text(team_id),
         ParameterValue::Int64(amount),

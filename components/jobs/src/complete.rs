@@ -21,12 +21,20 @@ pub struct CompleteJob {
     error_message: Option<Text<2000>>,
 }
 
+/// `completed`, `failed` or `cancelled`.
 #[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum FinalStatus {
-    Completed,
-    Failed,
-    Cancelled,
+#[serde(try_from = "String")]
+struct FinalStatus(String);
+
+impl TryFrom<String> for FinalStatus {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "completed" | "failed" | "cancelled" => Ok(Self(text)),
+            _ => Err("expected one of completed, failed, cancelled"),
+        }
+    }
 }
 
 /// What ending a job answers. Kept with the job, so that the same request again gets the same.
@@ -70,11 +78,7 @@ pub async fn complete(
     PathJob(job_id): PathJob,
     Body(end): Body<CompleteJob>,
 ) -> Result<Json<CompletedJob>> {
-    let status = match end.status {
-        FinalStatus::Completed => "completed",
-        FinalStatus::Failed => "failed",
-        FinalStatus::Cancelled => "cancelled",
-    };
+    let FinalStatus(status) = end.status;
     let parameters = vec![
         uuid(key.key_id),
         uuid(job_id),

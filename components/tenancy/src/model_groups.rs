@@ -11,7 +11,7 @@ use shared::{
     auth::Principal,
     call::{MAX_MODELS, check_config},
     database::{self, optional_text, text},
-    error::{Code, Error, Result},
+    error::{Error, Result},
     input::{Body, Label, Metadata, Name, Page, Query, Slug},
 };
 use spin_sdk::pg::ParameterValue;
@@ -73,9 +73,9 @@ pub struct TeamModelGroup {
 }
 
 /// The model groups that a team may use, best first.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct TeamModelGroups {
-    total: usize,
+    total: i64,
     model_groups: Vec<TeamModelGroup>,
 }
 
@@ -130,26 +130,23 @@ pub async fn create(Body(new): Body<CreateModelGroup>) -> Result<Json<ModelGroup
 
 /// `GET /api/model-groups`: all for the admin, for a team those that it may use.
 pub async fn list(principal: Principal, Query(page): Query<Page>) -> Result<Response> {
+    let (limit, offset) = (ParameterValue::Int64(page.limit), ParameterValue::Int64(page.offset));
     if let Some(team_id) = principal.team_id() {
-        let model_groups = team_groups(team_id).await?;
-        return Ok(Json(TeamModelGroups { total: model_groups.len(), model_groups }).into_response());
+        let statement = "SELECT list_team_model_groups($1, $2, $3)::text AS answer";
+        let groups: TeamModelGroups = database::call(statement, vec![text(team_id), limit, offset]).await?;
+        return Ok(Json(groups).into_response());
     }
-    let parameters = vec![ParameterValue::Int64(page.limit), ParameterValue::Int64(page.offset)];
     let groups: ModelGroups =
-        database::call("SELECT list_model_groups($1, $2)::text AS answer", parameters).await?;
+        database::call("SELECT list_model_groups($1, $2)::text AS answer", vec![limit, offset]).await?;
     Ok(Json(groups).into_response())
-}
-
-async fn team_groups(team_id: &str) -> Result<Vec<TeamModelGroup>> {
-    database::call("SELECT list_team_model_groups($1)::text AS answer", vec![text(team_id)]).await
 }
 
 /// `GET /api/model-groups/{group_name}`: a team sees only those that it may use.
 pub async fn get(principal: Principal, PathSlug(name): PathSlug) -> Result<Response> {
     if let Some(team_id) = principal.team_id() {
-        let group = team_groups(team_id).await?.into_iter().find(|group| group.group_name == name.as_str());
-        let missing = || Error::new(Code::NotFound, format!("Model group '{name}' not found"));
-        return group.map(|group| Json(group).into_response()).ok_or_else(missing);
+        let statement = "SELECT get_team_model_group($1, $2)::text AS answer";
+        let group: TeamModelGroup = database::call(statement, vec![text(team_id), text(name)]).await?;
+        return Ok(Json(group).into_response());
     }
     let group: ModelGroup =
         database::call("SELECT get_model_group($1)::text AS answer", vec![text(name)]).await?;

@@ -11,7 +11,7 @@ use shared::{
     auth::Principal,
     database::{self, text, texts},
     error::Result,
-    input::{Body, Page, Query, Slug},
+    input::{Body, NoFields, Page, Query, Slug},
     team::{Changed, Team, tell_litellm},
 };
 use spin_sdk::pg::ParameterValue;
@@ -47,12 +47,12 @@ pub async fn set_model_groups(
 }
 
 /// `PUT /api/teams/{team_id}/suspend`: its keys are refused here and in LiteLLM. Repeating it tells LiteLLM again.
-pub async fn suspend(PathSlug(team_id): PathSlug) -> Result<Json<Team>> {
+pub async fn suspend(PathSlug(team_id): PathSlug, Body(NoFields {}): Body<NoFields>) -> Result<Json<Team>> {
     changed("SELECT set_team_status($1, 'suspended')::text AS answer", vec![text(team_id)]).await
 }
 
 /// `PUT /api/teams/{team_id}/resume`: its keys work again. Repeating it tells LiteLLM again.
-pub async fn resume(PathSlug(team_id): PathSlug) -> Result<Json<Team>> {
+pub async fn resume(PathSlug(team_id): PathSlug, Body(NoFields {}): Body<NoFields>) -> Result<Json<Team>> {
     changed("SELECT set_team_status($1, 'active')::text AS answer", vec![text(team_id)]).await
 }
 

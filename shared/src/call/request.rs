@@ -6,7 +6,7 @@
 
 use crate::{
     error::{Error, Result},
-    input::{Label, Metadata, Slug, parse_body},
+    input::{Fields, Label, Metadata, Slug, parse_body},
 };
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -56,7 +56,7 @@ pub struct CallRequest<'a> {
 impl<'a> CallRequest<'a> {
     /// Reads a body. `streamed` says which route it came by; a `stream` that says otherwise is refused.
     pub fn parse(body: &'a [u8], streamed: bool) -> Result<Self> {
-        let mut fields: BTreeMap<String, &'a RawValue> = parse_body(body)?;
+        let Fields(mut fields) = parse_body(body)?;
         let model_group = match (fields.remove("model_group"), fields.remove("model")) {
             (Some(_), Some(_)) => {
                 return Err(Error::invalid("model", "given beside model_group, for which it stands"));
@@ -316,6 +316,7 @@ mod tests {
             assert_eq!(refusal(&format!(r#"{{"messages":{messages}}}"#)), expected);
         }
         assert_eq!(refusal("{}"), "messages: required");
+        assert_eq!(refusal(&format!("{{{MESSAGES},{MESSAGES}}}")), "messages: given more than once");
         for message in [
             r#"{"role":"assistant","content":null,"tool_calls":[]}"#,
             r#"{"role":"user","content":[{"type":"text","text":"x"}]}"#,

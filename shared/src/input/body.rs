@@ -7,7 +7,12 @@ use axum::{
     http::header::{CONTENT_ENCODING, CONTENT_LENGTH},
 };
 use futures::StreamExt;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::{collections::BTreeMap, fmt};
 
 /// The most that a body may hold.
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
@@ -31,6 +36,39 @@ impl<S: Sync> FromRequest<S> for RawBody {
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
         read(request).await.map(Self)
+    }
+}
+
+/// The body of a route that takes no fields: none, or an empty object.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoFields {}
+
+/// An object whose members are kept as the text they came as. None may be given twice.
+pub struct Fields<'a>(pub BTreeMap<String, &'a RawValue>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    if fields.contains_key(&name) {
+                        return Err(A::Error::custom(format!("duplicate field `{name}`")));
+                    }
+                    fields.insert(name, value);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Members)
     }
 }
 
@@ -99,6 +137,10 @@ fn described(path: &str, error: &serde_json::Error) -> Error {
     } else if let Some(name) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'))
     {
         Error::invalid(&field(name), "required")
+    } else if let Some(name) =
+        message.strip_prefix("duplicate field `").and_then(|rest| rest.strip_suffix('`'))
+    {
+        Error::invalid(&field(name), "given more than once")
     } else {
         Error::invalid(if path == "." { "body" } else { path }, message)
     }
@@ -149,6 +191,7 @@ mod tests {
             refusal(r#"{"team_id": "a", "groups": [{"name": "b", "x": 1}]}"#),
             "groups[0].x: unknown field; expected name"
         );
+        assert_eq!(refusal(r#"{"team_id": "a", "team_id": "b"}"#), "team_id: given more than once");
         assert!(refusal("[]").starts_with("body: "), "{}", refusal("[]"));
         assert!(refusal("{").starts_with("body: not valid JSON: "));
         assert!(refusal(r#"{"team_id": "a"} x"#).starts_with("body: "));

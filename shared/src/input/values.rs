@@ -3,7 +3,7 @@
 use crate::money::Usd;
 use rust_decimal::prelude::ToPrimitive;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use std::fmt;
 
 /// Text of 1 to `MAX` characters without control characters.
@@ -97,7 +97,8 @@ impl fmt::Display for Slug {
     }
 }
 
-/// Any JSON object of up to 16 KiB, kept as the text it came as.
+/// Any JSON object of up to 16 KiB, kept as the text it came as. Its strings are text, so they hold neither U+0000 nor unpaired
+/// surrogates.
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
 pub struct Metadata(Box<RawValue>);
@@ -122,9 +123,28 @@ impl<'de> Deserialize<'de> for Metadata {
             text if text.len() > Self::MAX_BYTES => {
                 Err(D::Error::custom(format!("expected at most {} bytes of JSON", Self::MAX_BYTES)))
             }
+            text if !is_storable(text) => {
+                Err(D::Error::custom("expected text without U+0000 and without unpaired surrogates"))
+            }
             _ => Ok(Self(raw)),
         }
     }
+}
+
+/// Whether PostgreSQL can read the strings of this JSON. Only escapes can bring in what it can't.
+fn is_storable(json: &str) -> bool {
+    fn without_nul(value: &Value) -> bool {
+        match value {
+            Value::String(text) => !text.contains('\0'),
+            Value::Array(values) => values.iter().all(without_nul),
+            Value::Object(members) => {
+                members.iter().all(|(name, value)| !name.contains('\0') && without_nul(value))
+            }
+            _ => true,
+        }
+    }
+    // Reading it as a value refuses unpaired surrogates.
+    !json.contains("\\u") || serde_json::from_str(json).is_ok_and(|value| without_nul(&value))
 }
 
 impl fmt::Display for Metadata {
@@ -151,6 +171,16 @@ pub struct Credits(pub i64);
 impl<'de> Deserialize<'de> for Credits {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         integer(deserializer, 0, 1_000_000_000).map(Self)
+    }
+}
+
+/// A number of credits to add: 1 to 1,000,000,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amount(pub i64);
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        integer(deserializer, 1, 1_000_000_000).map(Self)
     }
 }
 
@@ -199,10 +229,17 @@ mod tests {
 
     #[test]
     fn metadata_keeps_its_text() {
-        let text = r#"{"b": 1.0, "a": {"\u0000": 12345678901234567890}}"#;
+        let text = r#"{"b": 1.0, "a": {"\u00e9\ud83d\ude00": 12345678901234567890}}"#;
         assert_eq!(serde_json::from_str::<Metadata>(text).unwrap().to_string(), text);
         assert_eq!(serde_json::from_str::<Metadata>("null").unwrap().to_string(), "{}");
-        for text in ["[]", "1", "\"{}\"", &format!("{{\"a\":\"{}\"}}", "x".repeat(16 * 1024))] {
+        for text in [
+            "[]",
+            "1",
+            "\"{}\"",
+            r#"{"a":"\u0000"}"#,
+            r#"{"\ud800":1}"#,
+            &format!("{{\"a\":\"{}\"}}", "x".repeat(16 * 1024)),
+        ] {
             assert!(serde_json::from_str::<Metadata>(text).is_err());
         }
     }

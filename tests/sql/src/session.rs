@@ -24,14 +24,14 @@ pub struct Refusal {
 /// What tests expect of an [`Answer`].
 pub trait Expect {
     /// The answer; fails the test if it is a refusal.
-    fn ok(self) -> Value;
+    fn done(self) -> Value;
     /// Fails the test unless the answer is this refusal, in full.
     fn refused(self, sqlstate: &str, message: &str);
 }
 
 impl Expect for Answer {
     #[track_caller]
-    fn ok(self) -> Value {
+    fn done(self) -> Value {
         match self {
             Ok(value) => value,
             Err(refusal) => panic!("{refusal:?}"),
@@ -58,7 +58,9 @@ impl Session {
         let text: Option<String> = rows.first().unwrap_or_else(|| panic!("{statement}: no row")).get(0);
         Ok(match text.as_deref() {
             None | Some("") => Value::Null,
-            Some(text) => serde_json::from_str(text).unwrap_or_else(|error| panic!("{statement}: {error}: {text}")),
+            Some(text) => {
+                serde_json::from_str(text).unwrap_or_else(|error| panic!("{statement}: {error}: {text}"))
+            }
         })
     }
 
@@ -81,7 +83,8 @@ impl Session {
     /// `activate_team`, with a key whose digest is 32 times this byte.
     pub async fn activate_team(&self, attempt: Uuid, team: &str, key: u8, credits: i64) -> Answer {
         let hash = vec![key; 32];
-        self.call("SELECT activate_team($1, $2, $3, 'hint', $4)::text", &[&attempt, &team, &hash, &credits]).await
+        self.call("SELECT activate_team($1, $2, $3, 'hint', $4)::text", &[&attempt, &team, &hash, &credits])
+            .await
     }
 
     /// `abandon_team`.
@@ -117,14 +120,28 @@ impl Session {
     }
 
     /// `open_call`; no group is the team's default group.
-    pub async fn open_call(&self, key: Uuid, job: Uuid, group: Option<&str>, deadline_seconds: i32) -> Answer {
+    pub async fn open_call(
+        &self,
+        key: Uuid,
+        job: Uuid,
+        group: Option<&str>,
+        deadline_seconds: i32,
+    ) -> Answer {
         let statement = "SELECT open_call($1, $2, $3, 'purpose', false, '{}', $4)::text";
         self.call(statement, &[&key, &job, &group, &deadline_seconds]).await
     }
 
     /// `settle_call` with so many tokens, half of them of the prompt, and this cost.
-    pub async fn settle_call(&self, call: Uuid, status: &str, tokens: i64, cost: Option<&str>, last: bool) -> Answer {
-        let statement = "SELECT settle_call($1, $2, $3 / 2, $3 - $3 / 2, $3, $4::text::numeric, 7, '[]',
+    pub async fn settle_call(
+        &self,
+        call: Uuid,
+        status: &str,
+        tokens: i64,
+        cost: Option<&str>,
+        last: bool,
+    ) -> Answer {
+        let statement =
+            "SELECT settle_call($1, $2, $3::bigint / 2, $3 - $3 / 2, $3, $4::text::numeric, 7, '[]',
                          CASE WHEN $2 = 'failed' THEN 'LLM call failed' END, $5)::text";
         self.call(statement, &[&call, &status, &tokens, &cost, &last]).await
     }

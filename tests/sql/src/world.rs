@@ -52,7 +52,7 @@ impl World {
                        ('Vision', '[{"model_name": "fourth", "priority": 0, "config": {}}]')) AS groups (name, models)"#,
             )
             .await
-            .ok();
+            .done();
         Self { database, session, keys: AtomicU8::new(0) }
     }
 
@@ -70,8 +70,8 @@ impl World {
     pub async fn team_with(&self, credits: i64, fields: Value) -> Team {
         let number = self.keys.fetch_add(1, Ordering::Relaxed);
         let (id, attempt) = (format!("team-{number}"), Uuid::now_v7());
-        self.begin_team(attempt, 60, &Self::spec(&id, fields)).await.ok();
-        self.activate_team(attempt, &id, number, credits).await.ok();
+        self.begin_team(attempt, 60, &Self::spec(&id, fields)).await.done();
+        self.activate_team(attempt, &id, number, credits).await.done();
         let key = self.text(&format!("SELECT key_id FROM virtual_keys WHERE team_id = '{id}'")).await;
         Team { id, key: key.parse().expect("a UUID"), attempt }
     }
@@ -91,22 +91,28 @@ impl World {
 
     /// Opens a job that lasts an hour.
     pub async fn job(&self, team: &Team) -> Uuid {
-        id(&self.create_job(team.key, &team.id, 3600).await.ok(), "job_id")
+        id(&self.create_job(team.key, &team.id, 3600).await.done(), "job_id")
     }
 
     /// Opens a call in the team's default group that may take an hour.
     pub async fn opened_call(&self, team: &Team, job: Uuid) -> Uuid {
-        id(&self.open_call(team.key, job, None, 3600).await.ok(), "call_id")
+        id(&self.open_call(team.key, job, None, 3600).await.done(), "call_id")
     }
 
     /// Lets a job's deadline pass.
     pub async fn job_is_overdue(&self, job: Uuid) {
-        self.run(&format!("UPDATE jobs SET expires_at = now() - interval '1 second' WHERE job_id = '{job}'")).await.ok();
+        self.run(&format!("UPDATE jobs SET expires_at = now() - interval '1 second' WHERE job_id = '{job}'"))
+            .await
+            .done();
     }
 
     /// Lets a call's deadline pass.
     pub async fn call_is_overdue(&self, call: Uuid) {
-        self.run(&format!("UPDATE calls SET deadline = now() - interval '1 second' WHERE call_id = '{call}'")).await.ok();
+        self.run(&format!(
+            "UPDATE calls SET deadline = now() - interval '1 second' WHERE call_id = '{call}'"
+        ))
+        .await
+        .done();
     }
 
     /// The status of a job as it is stored.
@@ -134,5 +140,8 @@ impl World {
 /// The id in an answer.
 #[track_caller]
 pub fn id(answer: &Value, field: &str) -> Uuid {
-    answer[field].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {field} in {answer}"))
+    answer[field]
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| panic!("no {field} in {answer}"))
 }

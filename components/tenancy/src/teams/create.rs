@@ -47,14 +47,25 @@ pub struct CreateTeam {
     metadata: Metadata,
 }
 
+/// `hard` or `soft`; `hard_limit` and `soft_limit` are accepted.
 #[derive(Deserialize, Serialize, Default, Clone, Copy, PartialEq)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String", rename_all = "lowercase")]
 enum BudgetMode {
     #[default]
-    #[serde(alias = "hard_limit")]
     Hard,
-    #[serde(alias = "soft_limit")]
     Soft,
+}
+
+impl TryFrom<String> for BudgetMode {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "hard" | "hard_limit" => Ok(Self::Hard),
+            "soft" | "soft_limit" => Ok(Self::Soft),
+            _ => Err("expected hard or soft"),
+        }
+    }
 }
 
 /// `1h`, `24h`, `7d`, `30d`, `1mo`: what LiteLLM takes.

@@ -104,8 +104,14 @@ async fn the_first_call_brings_a_pending_job_into_progress() {
     assert_eq!(after["status"], "in_progress");
     assert!(after["started_at"].is_string());
     let call = &after["calls"][0];
-    assert_eq!((&call["call_id"], &call["status"], &call["streamed"]), (&call_id, &json!("succeeded"), &json!(false)));
-    assert_eq!((&call["tokens"], &call["prompt_tokens"], &call["completion_tokens"]), (&json!(5), &json!(2), &json!(3)));
+    assert_eq!(
+        (&call["call_id"], &call["status"], &call["streamed"]),
+        (&call_id, &json!("succeeded"), &json!(false))
+    );
+    assert_eq!(
+        (&call["tokens"], &call["prompt_tokens"], &call["completion_tokens"]),
+        (&json!(5), &json!(2), &json!(3))
+    );
     app.check_invariants().await;
 }
 
@@ -154,7 +160,8 @@ async fn a_call_names_its_group_as_model_group_or_as_model_or_not_at_all() {
 async fn the_default_group_is_the_one_that_the_team_was_given_as_such() {
     let app = TestApp::start().await;
     let (first, second) = (app.model_group(&["gpt-4o-mini"]).await, app.model_group(&["gpt-4o"]).await);
-    let fields = json!({"credits_allocated": 1, "model_groups": [first, second], "default_model_group": second});
+    let fields =
+        json!({"credits_allocated": 1, "model_groups": [first, second], "default_model_group": second});
     let team = app.team_with(fields).await;
     let job = team.job().await;
     assert_eq!(team.call(&job, "hello").await.ok()["metadata"]["model_group"], json!(second));
@@ -165,7 +172,8 @@ async fn the_default_group_is_the_one_that_the_team_was_given_as_such() {
 async fn a_team_without_groups_and_a_group_of_others_are_refused_without_a_trace() {
     let app = TestApp::start().await;
     let foreign = app.model_group(&["gpt-4o"]).await;
-    let (none, some) = (app.team_with(json!({"credits_allocated": 1, "model_groups": []})).await, app.team(1).await);
+    let (none, some) =
+        (app.team_with(json!({"credits_allocated": 1, "model_groups": []})).await, app.team(1).await);
     let (job_of_none, job_of_some) = (none.job().await, some.job().await);
     for route in ["llm-call", "llm-call-stream"] {
         none.client.post(&format!("/api/jobs/{job_of_none}/{route}"), prompt("hello")).await.refused(
@@ -196,7 +204,9 @@ async fn a_call_needs_the_key_of_the_jobs_own_team_and_an_open_job() {
     for route in ["llm-call", "llm-call-stream"] {
         let path = |job: &str| format!("/api/jobs/{job}/{route}");
         let missing = Uuid::now_v7().to_string();
-        for (client, job) in [(&other.client, &job), (&team.client, &missing), (&team.client, &"x".to_owned())] {
+        for (client, job) in
+            [(&other.client, &job), (&team.client, &missing), (&team.client, &"x".to_owned())]
+        {
             client.post(&path(job), prompt("hello")).await.refused(404, "not_found", "Job not found");
         }
         team.client.post(&path(&finished), prompt("hello")).await.refused(

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
 };
+use uuid::Uuid;
 
 /// A request with this prompt and nothing else.
 pub fn prompt(prompt: &str) -> Value {
@@ -57,6 +58,21 @@ pub fn completions(stand_in: &StandIn) -> Vec<Recorded> {
 pub fn models_asked(stand_in: &StandIn) -> Vec<String> {
     let model = |request: &Recorded| request.body["model"].as_str().expect("a model").to_owned();
     completions(stand_in).iter().map(model).collect()
+}
+
+/// What LiteLLM has logged about a call.
+pub async fn spend_log(stand_in: &StandIn, call_id: &str) -> Value {
+    let address = format!("{}/spend/logs?request_id={call_id}", stand_in.url());
+    let key = format!("Bearer {}", stand_in.master_key());
+    let answer = reqwest::Client::new().get(address).header("authorization", key).send().await;
+    answer.expect("the spend log").json().await.expect("JSON")
+}
+
+/// A model group with a new name and these models, each with its priority and config.
+pub async fn group_of(app: &TestApp, models: Value) -> String {
+    let name = format!("Group-{}", Uuid::now_v7().simple());
+    app.admin().post("/api/model-groups/create", json!({"group_name": name, "models": models})).await.ok();
+    name
 }
 
 /// Asks again and again until there is an answer; fails the test after `limit`.

@@ -1,7 +1,9 @@
 //! What of a call's body reaches LiteLLM, and what is refused.
 
-use crate::fixtures::{call, completions, events, members, prompt, prompt_with, stream, stream_refusal};
-use api_tests::TestApp;
+use crate::fixtures::{
+    call, completions, events, group_of, members, prompt, prompt_with, spend_log, stream, stream_refusal,
+};
+use api_tests::{Answer, TestApp};
 use serde_json::{Value, json};
 
 /// OpenAI's parameters, with values that a model would take.
@@ -54,9 +56,7 @@ async fn litellm_sees_the_teams_own_key_and_our_id_of_the_call() {
     }
     for call_id in [buffered, streamed] {
         let call_id = call_id.as_str().expect("an id");
-        let address = format!("{}/spend/logs?request_id={call_id}", stand_in.url());
-        let client = app.client(Some(("authorization", format!("Bearer {}", stand_in.master_key()))));
-        let logs = client.request_to(&address).await;
+        let logs = spend_log(stand_in, call_id).await;
         assert_eq!(logs[0]["litellm_call_id"], call_id);
         assert_eq!(logs[0]["team_id"], json!(team.id));
     }
@@ -69,20 +69,56 @@ async fn what_would_steer_litellm_is_refused_by_name_and_changes_nothing() {
     let team = app.team(1).await;
     let job = team.job().await;
     for field in [
-        "api_base", "base_url", "api_key", "api_version", "metadata", "litellm_metadata", "fallbacks", "user_config",
-        "model_list", "extra_body", "extra_headers", "headers", "mock_response", "custom_llm_provider", "tags",
-        "num_retries", "timeout", "stream_timeout", "guardrails", "cache", "caching", "no-log", "input_cost_per_token",
-        "router_settings_override", "litellm_call_id", "litellm_session_id", "temprature",
+        "api_base",
+        "base_url",
+        "api_key",
+        "api_version",
+        "metadata",
+        "litellm_metadata",
+        "fallbacks",
+        "user_config",
+        "model_list",
+        "extra_body",
+        "extra_headers",
+        "headers",
+        "mock_response",
+        "custom_llm_provider",
+        "tags",
+        "num_retries",
+        "timeout",
+        "stream_timeout",
+        "guardrails",
+        "cache",
+        "caching",
+        "no-log",
+        "input_cost_per_token",
+        "router_settings_override",
+        "litellm_call_id",
+        "litellm_session_id",
+        "temprature",
     ] {
         for refusal in [
             call(&team, &job, prompt_with("hello", json!({field: "x"}))).await,
             stream_refusal(&team, &job, prompt_with("hello", json!({field: "x"}))).await,
         ] {
-            assert_eq!((refusal.status.as_u16(), &refusal.body["code"]), (400, &json!("invalid_request")), "{field}");
+            assert_eq!(
+                (refusal.status.as_u16(), &refusal.body["code"]),
+                (400, &json!("invalid_request")),
+                "{field}"
+            );
             let detail = refusal.body["detail"].as_str().expect("a detail");
             assert!(detail.starts_with(&format!("{field}: ")), "{detail}");
         }
     }
+    // The same name, spelled otherwise.
+    let escaped = r#"{"messages": [{"role": "user", "content": "hello"}], "\u0061pi_base": "http://x"}"#;
+    let path = format!("/api/jobs/{job}/llm-call");
+    let refusal = Answer::of(team.client.request(reqwest::Method::POST, &path).body(escaped)).await;
+    assert!(
+        refusal.body["detail"].as_str().is_some_and(|detail| detail.starts_with("api_base: ")),
+        "{}",
+        refusal.text
+    );
     assert_eq!(team.read(&job).await["status"], "pending");
     app.check_invariants().await;
 }
@@ -126,7 +162,11 @@ async fn bad_messages_and_values_are_refused_by_their_field() {
         (prompt_with("hello", json!({"call_metadata": []})), "call_metadata"),
     ] {
         let refusal = call(&team, &job, body.clone()).await;
-        assert_eq!((refusal.status.as_u16(), &refusal.body["code"]), (400, &json!("invalid_request")), "{body}");
+        assert_eq!(
+            (refusal.status.as_u16(), &refusal.body["code"]),
+            (400, &json!("invalid_request")),
+            "{body}"
+        );
         let detail = refusal.body["detail"].as_str().expect("a detail");
         assert!(detail.starts_with(&format!("{field}: ")), "{detail}");
     }
@@ -136,9 +176,7 @@ async fn bad_messages_and_values_are_refused_by_their_field() {
 
 /// A team whose default group has this one model with these defaults.
 async fn team_with_defaults(app: &TestApp, model: &str, config: Value) -> api_tests::Team {
-    let group = app.model_group(&[model]).await;
-    let models = json!([{"model_name": model, "priority": 0, "config": config}]);
-    app.admin().put(&format!("/api/model-groups/{group}/models"), json!({"models": models})).await.ok();
+    let group = group_of(app, json!([{"model_name": model, "priority": 0, "config": config}])).await;
     app.team_with(json!({"credits_allocated": 1, "model_groups": [group]})).await
 }
 
@@ -151,7 +189,8 @@ async fn a_groups_defaults_apply_where_the_caller_says_nothing() {
     let job = team.job().await;
 
     let short = call(&team, &job, prompt("hello")).await.ok();
-    let long = call(&team, &job, prompt_with("hello", json!({"max_tokens": 20, "temperature": 0}))).await.ok();
+    let long =
+        call(&team, &job, prompt_with("hello", json!({"max_tokens": 20, "temperature": 0}))).await.ok();
 
     assert_eq!(short["response"]["finish_reason"], "length");
     assert_eq!(short["response"]["content"], "You said:");

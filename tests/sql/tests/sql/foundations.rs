@@ -20,7 +20,10 @@ async fn ids_are_uuids_of_version_7_that_sort_by_the_time_they_were_made() {
     for id in &ids {
         assert_eq!((id.get_version_num(), id.get_variant()), (7, Variant::RFC4122), "{id}");
         let time = milliseconds(id);
-        assert!((before.parse().unwrap()..=after.parse().unwrap()).contains(&time), "{before} {time} {after}");
+        assert!(
+            (before.parse().unwrap()..=after.parse().unwrap()).contains(&time),
+            "{before} {time} {after}"
+        );
     }
     assert!(ids.is_sorted_by_key(milliseconds), "the time only grows");
     assert!(ids[..50].iter().max() < ids[1950..].iter().min(), "what is made later sorts later");
@@ -33,7 +36,7 @@ async fn ids_are_uuids_of_version_7_that_sort_by_the_time_they_were_made() {
 async fn times_are_rfc_3339_in_utc_with_microseconds_whatever_the_sessions_time_zone() {
     let world = World::new().await;
     for zone in ["UTC", "Asia/Kathmandu", "America/St_Johns"] {
-        world.run(&format!("SET TIME ZONE '{zone}'")).await.ok();
+        world.run(&format!("SET TIME ZONE '{zone}'")).await.done();
         for (time, expected) in [
             ("2025-10-13 12:00:00+00", "2025-10-13T12:00:00.000000Z"),
             ("2025-10-13 17:45:00.000001+05:45", "2025-10-13T12:00:00.000001Z"),
@@ -52,11 +55,18 @@ async fn merged_metadata_has_the_members_of_both_and_of_the_second_where_both_ha
         ("{}", "{}", json!({})),
         (r#"{"a": 1}"#, "{}", json!({"a": 1})),
         ("{}", r#"{"a": 1}"#, json!({"a": 1})),
-        (r#"{"a": 1, "b": {"x": 1}}"#, r#"{"b": {"y": 2}, "c": null}"#, json!({"a": 1, "b": {"y": 2}, "c": null})),
+        (
+            r#"{"a": 1, "b": {"x": 1}}"#,
+            r#"{"b": {"y": 2}, "c": null}"#,
+            json!({"a": 1, "b": {"y": 2}, "c": null}),
+        ),
         (r#"{"a": 1}"#, r#"{"a": null}"#, json!({"a": null})),
         (r#"{"": "é\n", "A": 1}"#, r#"{"a": 2}"#, json!({"": "é\n", "A": 1, "a": 2})),
     ] {
-        let answer = world.call("SELECT merged($1::text::json, $2::text::json)::text", &[&first, &second]).await.ok();
+        let answer = world
+            .call("SELECT merged($1::text::json, $2::text::json)::text", &[&first, &second])
+            .await
+            .done();
         assert_eq!(answer, expected, "{first} {second}");
     }
 }
@@ -65,7 +75,8 @@ async fn merged_metadata_has_the_members_of_both_and_of_the_second_where_both_ha
 async fn merged_metadata_keeps_the_text_of_its_values() {
     let world = World::new().await;
     let value = r#"{"b": 1.500,  "a": 123456789012345678901234567890}"#;
-    let kept = world.text(&format!(r#"SELECT merged('{{"old": 1E2}}', '{{"new": {value}}}') -> 'new'"#)).await;
+    let kept =
+        world.text(&format!(r#"SELECT merged('{{"old": 1E2}}', '{{"new": {value}}}') -> 'new'"#)).await;
     assert_eq!(kept, value);
     assert_eq!(world.text(r#"SELECT merged('{"old": 1E2}', '{"new": 1}') -> 'old'"#).await, "1E2");
 }
@@ -75,7 +86,7 @@ async fn a_teams_groups_are_its_own_in_order_and_then_those_of_its_access_groups
     let world = World::new().await;
     for (name, groups) in [("all", vec!["Vision", "Chat", "Code"]), ("some", vec!["Code", "Vision"])] {
         let statement = "SELECT create_model_access_group($1, $1, NULL, $2, NULL)::text";
-        world.call(statement, &[&name, &groups]).await.ok();
+        world.call(statement, &[&name, &groups]).await.done();
     }
     for (own, access, expected) in [
         (json!(["Chat", "Vision"]), json!([]), json!(["Chat", "Vision"])),
@@ -87,8 +98,9 @@ async fn a_teams_groups_are_its_own_in_order_and_then_those_of_its_access_groups
         (json!([]), json!([]), json!([])),
     ] {
         let team = world.team_with(0, json!({"model_groups": own, "access_groups": access})).await;
-        let answer = world.call("SELECT list_team_model_groups($1)::text", &[&team.id]).await.ok();
-        let names: Vec<Value> = answer.as_array().expect("a list").iter().map(|group| group["group_name"].clone()).collect();
+        let answer = world.call("SELECT list_team_model_groups($1)::text", &[&team.id]).await.done();
+        let names: Vec<Value> =
+            answer.as_array().expect("a list").iter().map(|group| group["group_name"].clone()).collect();
         assert_eq!(Value::Array(names), expected, "own {own}, by access groups {access}");
     }
 }
@@ -97,6 +109,6 @@ async fn a_teams_groups_are_its_own_in_order_and_then_those_of_its_access_groups
 async fn allowed_models_are_those_of_all_groups_each_once_best_first() {
     let world = World::new().await;
     let team = world.team_with(0, json!({"model_groups": ["Code", "Chat", "Vision"]})).await;
-    let answer = world.call("SELECT allowed_models($1)::text", &[&team.id]).await.ok();
+    let answer = world.call("SELECT allowed_models($1)::text", &[&team.id]).await.done();
     assert_eq!(answer, json!(["second", "third", "first", "fourth"]));
 }

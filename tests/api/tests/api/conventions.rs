@@ -1,0 +1,269 @@
+//! What holds for every route: JSON, statuses for what is no request at all, request ids, times, ids.
+
+use crate::fixtures::{ROUTES, assert_time, assert_uuid, path};
+use api_tests::{Answer, Client, TestApp};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Duration, timeout},
+};
+
+const MOST: usize = 4 * 1024 * 1024;
+
+/// Fails the test unless this is an error in the form that all errors have.
+#[track_caller]
+fn assert_error(answer: &Answer, status: u16, code: &str) {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.body["code"], code, "{}", answer.text);
+    assert!(answer.body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{}", answer.text);
+    assert!(answer.header("x-request-id").is_some());
+}
+
+#[tokio::test]
+async fn a_path_that_nobody_has_is_a_404_in_json() {
+    let app = TestApp::start().await;
+    let team = app.team(1).await;
+    let job = team.job().await;
+    for path in [
+        "/",
+        "/nope",
+        "/api",
+        "/api/teams/",
+        "//api/teams",
+        "/api//teams",
+        "/api%2Fteams",
+        "/API/teams",
+        "/api/teams/a/b",
+        "/api/teams/a/b/c/d",
+        "/api/jobs",
+        "/api/jobs/",
+        &format!("/api/jobs/{job}/"),
+        &format!("/api/jobs/{job}/nope"),
+        &format!("/api/jobs/{job}/llm-call/"),
+        &format!("//api/jobs/{job}/llm-call"),
+        &format!("/api/jobs/{job}/llm-call-stream/x"),
+        "/api/credits",
+        "/api/credits/teams/a/balance/",
+        "/health/",
+    ] {
+        for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
+            for client in [app.admin(), team.client.clone(), app.nobody()] {
+                let answer = Answer::of(client.request(method.clone(), path)).await;
+                assert_error(&answer, 404, "not_found");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_method_is_a_405_in_json_that_lists_those_that_are_allowed() {
+    let app = TestApp::start().await;
+    for (allowed, route, _) in ROUTES {
+        for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS]
+        {
+            if method == allowed {
+                continue;
+            }
+            let answer = Answer::of(app.admin().request(method.clone(), &path(route, "a", "b"))).await;
+            // `create` is also an id.
+            if answer.status == 404 && route.ends_with("/create")
+                || method == Method::GET && route.ends_with("/create")
+            {
+                continue;
+            }
+            assert_error(&answer, 405, "method_not_allowed");
+            let list = answer.header("allow").unwrap_or_else(|| panic!("{method} {route}: no Allow"));
+            assert!(list.split(',').any(|word| word.trim() == allowed.as_str()), "{method} {route}: {list}");
+            assert!(!list.split(',').any(|word| word.trim() == method.as_str()), "{method} {route}: {list}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_json_whatever_its_content_type_says() {
+    let app = TestApp::start().await;
+    for content_type in
+        ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "nonsense", ""]
+    {
+        let request = app
+            .admin()
+            .request(Method::POST, "/api/organizations/create")
+            .header("content-type", content_type);
+        let answer = Answer::of(request.body(json!({"name": "Test"}).to_string())).await;
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.ok()["name"], "Test");
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_a_415() {
+    let app = TestApp::start().await;
+    for encoding in ["gzip", "br", "deflate", "zstd", "gzip, identity"] {
+        let request = app
+            .admin()
+            .request(Method::POST, "/api/organizations/create")
+            .header("content-encoding", encoding);
+        let answer = Answer::of(request.body(json!({"name": "Test"}).to_string())).await;
+        assert_error(&answer, 415, "unsupported_media_type");
+    }
+    let request =
+        app.admin().request(Method::POST, "/api/organizations/create").header("content-encoding", "identity");
+    Answer::of(request.body(json!({"name": "Test"}).to_string())).await.ok();
+}
+
+/// Sends this text over a connection of its own and reads the answer's head.
+async fn raw(app: &TestApp, request: &[u8]) -> String {
+    let address = app.url().trim_start_matches("http://").to_owned();
+    let mut connection = TcpStream::connect(address).await.expect("a connection");
+    connection.write_all(request).await.expect("sent");
+    let mut answer = vec![];
+    while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+        let mut part = [0; 4096];
+        let read =
+            timeout(Duration::from_secs(20), connection.read(&mut part)).await.expect("an answer in time");
+        match read.expect("an answer") {
+            0 => break,
+            length => answer.extend_from_slice(&part[..length]),
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn head(path: &str, header: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: test\r\nx-admin-key: test-admin-key\r\n{header}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_as_too_large_is_refused_before_it_comes() {
+    let app = TestApp::start().await;
+    let answer =
+        raw(&app, head("/api/organizations/create", &format!("content-length: {}", MOST + 1)).as_bytes())
+            .await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_that_grows_too_large_without_notice_is_refused() {
+    let app = TestApp::start().await;
+    let mut request = head("/api/organizations/create", "transfer-encoding: chunked").into_bytes();
+    for size in [MOST / 2, MOST / 2, 1] {
+        request.extend_from_slice(format!("{size:x}\r\n").as_bytes());
+        request.resize(request.len() + size, b' ');
+        request.extend_from_slice(b"\r\n");
+    }
+    let answer = raw(&app, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_of_just_4_mib_is_read() {
+    let app = TestApp::start().await;
+    let mut body = json!({"name": "Test"}).to_string();
+    body.push_str(&" ".repeat(MOST - body.len()));
+    let request = app.admin().request(Method::POST, "/api/organizations/create");
+    Answer::of(request.body(body)).await.ok();
+}
+
+async fn answer_to_id(client: &Client, id: &[u8]) -> Answer {
+    let id = reqwest::header::HeaderValue::from_bytes(id).expect("a header");
+    Answer::of(client.request(Method::GET, "/health").header("x-request-id", id)).await
+}
+
+#[tokio::test]
+async fn a_sane_request_id_comes_back_and_another_is_replaced() {
+    let app = TestApp::start().await;
+    for sane in ["a", "req-1/2:3", "4bf92f3577b34da6a3ce929d0e0e4736", &"x".repeat(128)] {
+        assert_eq!(answer_to_id(&app.nobody(), sane.as_bytes()).await.header("x-request-id"), Some(sane));
+    }
+    for insane in [&b""[..], b"a b", "é".as_bytes(), &[b'x'; 129], b"a\tb"] {
+        let answer = answer_to_id(&app.nobody(), insane).await;
+        assert_uuid(&json!(answer.header("x-request-id")));
+    }
+}
+
+#[tokio::test]
+async fn every_answer_has_a_request_id_of_its_own() {
+    let app = TestApp::start().await;
+    let team = app.team(1).await;
+    let mut seen = std::collections::HashSet::new();
+    for answer in [
+        app.nobody().get("/health").await,
+        app.nobody().get("/nope").await,
+        app.nobody().get("/api/teams").await,
+        app.admin().get("/api/teams").await,
+        team.client.get(&format!("/api/teams/{}", team.id)).await,
+        team.client.get("/api/jobs/nope").await,
+        team.call("nope", "hello").await,
+        team.client.post("/api/jobs/nope/llm-call-stream", json!({})).await,
+    ] {
+        let id = json!(answer.header("x-request-id"));
+        assert_uuid(&id);
+        assert!(seen.insert(id), "given twice");
+    }
+}
+
+/// Checks every member that is a time or an id of ours by its name, at any depth, and counts them.
+fn check_members(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => values.iter().map(check_members).sum(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| match name.as_str() {
+                _ if value.is_null() => 0,
+                _ if name.ends_with("_at") => {
+                    assert_time(value);
+                    1
+                }
+                "job_id" | "call_id" | "transaction_id" | "model_group_id" | "access_group_id" => {
+                    assert_uuid(value);
+                    1
+                }
+                _ => check_members(value),
+            })
+            .sum(),
+        _ => 0,
+    }
+}
+
+#[tokio::test]
+async fn times_are_utc_and_ids_are_uuids_of_version_7() {
+    let app = TestApp::start().await;
+    let team = app.team(5).await;
+    let job = team.job().await;
+    team.call(&job, "hello").await.ok();
+    let completed = team.complete(&job, "completed").await.ok();
+    assert!(check_members(&completed) >= 3, "{completed}");
+    app.admin().post("/api/model-access-groups/create", json!({"group_name": "Access"})).await.ok();
+    let organization = app.organization().await;
+    for (path, least) in [
+        (format!("/api/organizations/{organization}"), 2),
+        ("/api/model-groups".into(), 3),
+        ("/api/model-access-groups/Access".into(), 3),
+        (format!("/api/teams/{}", team.id), 4),
+        (format!("/api/credits/teams/{}/transactions", team.id), 5),
+        (format!("/api/jobs/{job}"), 7),
+        (format!("/api/teams/{}/jobs", team.id), 5),
+    ] {
+        let answer = app.admin().get(&path).await.ok();
+        assert!(check_members(&answer) >= least, "{path}: {answer}");
+    }
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn health_says_what_works() {
+    let app = TestApp::start().await;
+    let health = app.nobody().get("/health").await.ok();
+    assert_eq!(health["status"], "healthy", "{health}");
+    for member in ["version", "database", "litellm"] {
+        assert!(health[member].is_string(), "{health}");
+    }
+    let Some(stand_in) = app.stand_in() else { return };
+    stand_in.set_down(true);
+    let without = app.nobody().get("/health").await.ok();
+    assert_eq!((&without["status"], &without["database"]), (&health["status"], &health["database"]));
+    assert_ne!(without["litellm"], health["litellm"]);
+}

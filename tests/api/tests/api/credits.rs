@@ -1,0 +1,334 @@
+//! Balances, top-ups, checks and the ledger.
+
+use crate::fixtures::{assert_time, assert_uuid, stored};
+use api_tests::{Answer, Team, TestApp};
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+async fn add(app: &TestApp, team: &Team, body: Value) -> Answer {
+    app.admin().post(&format!("/api/credits/teams/{}/add", team.id), body).await
+}
+
+async fn transactions(team: &Team, query: &str) -> Value {
+    team.client.get(&format!("/api/credits/teams/{}/transactions{query}", team.id)).await.ok()
+}
+
+/// Allocated, used, remaining, reserved, available.
+fn figures(balance: &Value) -> [i64; 5] {
+    ["allocated", "used", "remaining", "reserved", "available"].map(|name| {
+        balance[format!("credits_{name}")].as_i64().unwrap_or_else(|| panic!("credits_{name}: {balance}"))
+    })
+}
+
+#[tokio::test]
+async fn remaining_is_what_was_not_used_and_available_what_is_not_held_either() {
+    let app = TestApp::start().await;
+    let team = app.team(10).await;
+    let mut figures_after = vec![figures(&team.balance().await)];
+    let (first, second, third) = (team.job().await, team.job().await, team.job().await);
+    figures_after.push(figures(&team.balance().await));
+    team.complete(&first, "completed").await.ok();
+    figures_after.push(figures(&team.balance().await));
+    team.complete(&second, "failed").await.ok();
+    add(&app, &team, json!({"amount": 5})).await.ok();
+    figures_after.push(figures(&team.balance().await));
+    team.complete(&third, "completed").await.ok();
+    figures_after.push(figures(&team.balance().await));
+    assert_eq!(
+        figures_after,
+        [[10, 0, 10, 0, 10], [10, 0, 10, 3, 7], [10, 1, 9, 2, 7], [15, 1, 14, 1, 13], [15, 2, 13, 0, 13]]
+    );
+    let balance = team.balance().await;
+    assert_eq!((&balance["team_id"], &balance["credit_limit"]), (&json!(team.id), &Value::Null));
+    assert!(balance.get("auto_refill").is_some());
+    let admins = app.admin().get(&format!("/api/credits/teams/{}/balance", team.id)).await.ok();
+    assert_eq!(admins, balance);
+    let shown = team.client.get(&format!("/api/teams/{}", team.id)).await.ok();
+    assert_eq!(figures(&shown["credits"]), figures(&balance), "a team shows the same");
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn credits_are_added_by_any_of_their_names_and_with_a_fraction_of_zero() {
+    let app = TestApp::start().await;
+    let team = app.team(1).await;
+    let mut expected = 1;
+    for body in [
+        json!({"credits_amount": 1}),
+        json!({"amount": 2}),
+        json!({"credits": 3}),
+        json!({"amount": 100.0}),
+        json!({"credits_amount": 1e2}),
+        json!({"credits": 1_000_000_000}),
+    ] {
+        let amount = body
+            .as_object()
+            .and_then(|fields| fields.values().next())
+            .and_then(Value::as_f64)
+            .expect("a number") as i64;
+        expected += amount;
+        let added = add(&app, &team, body).await.ok();
+        assert_eq!(
+            (&added["team_id"], &added["credits_added"], &added["credits_remaining"]),
+            (&json!(team.id), &json!(amount), &json!(expected))
+        );
+        assert_eq!(added.get("warnings"), None, "{added}");
+    }
+    assert_eq!(team.balance().await["credits_allocated"], expected);
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn one_amount_has_to_be_given_and_not_two() {
+    let app = TestApp::start().await;
+    let team = app.team(1).await;
+    let before = stored(&app).await;
+    for body in [
+        json!({}),
+        json!({"reason": "x"}),
+        json!({"amount": 1, "credits": 1}),
+        json!({"credits_amount": 1, "amount": 1}),
+    ] {
+        let answer = add(&app, &team, body).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body["code"]),
+            (400, &json!("invalid_request")),
+            "{}",
+            answer.text
+        );
+    }
+    let nobody = app.admin().post("/api/credits/teams/None/add", json!({"amount": 1})).await;
+    nobody.refused(404, "not_found", "Team 'None' not found");
+    assert_eq!(stored(&app).await, before);
+}
+
+#[tokio::test]
+async fn an_added_credit_raises_litellms_budget_by_the_same_rate() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let team = app.team(10).await;
+    add(&app, &team, json!({"amount": 5})).await.ok();
+    assert_eq!(stand_in.team(&team.id).and_then(|team| team.max_budget), Some(1.5));
+    assert_eq!(stand_in.keys_of(&team.id)[0].max_budget, Some(1.5));
+    join_all((0..8).map(|_| add(&app, &team, json!({"amount": 10})))).await;
+    assert_eq!(
+        stand_in.team(&team.id).and_then(|team| team.max_budget),
+        Some(9.5),
+        "the last word is the right one"
+    );
+    assert_eq!(stand_in.keys_of(&team.id)[0].max_budget, Some(9.5));
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn an_explicit_budget_is_raised_too_and_no_budget_stays_none() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let explicit = app.team_with(json!({"credits_allocated": 10, "max_budget": 7.25})).await;
+    add(&app, &explicit, json!({"amount": 5})).await.ok();
+    assert_eq!(stand_in.team(&explicit.id).and_then(|team| team.max_budget), Some(7.75));
+    let endless = app.team_with(json!({"credits_allocated": 10, "budget_mode": "soft"})).await;
+    add(&app, &endless, json!({"amount": 5})).await.ok();
+    assert_eq!(stand_in.team(&endless.id).expect("a team").max_budget, None);
+}
+
+#[tokio::test]
+async fn credits_are_added_while_litellm_fails_and_the_next_change_repairs_its_budget() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let budgets = |team: &Team| {
+        (stand_in.team(&team.id).and_then(|team| team.max_budget), stand_in.keys_of(&team.id)[0].max_budget)
+    };
+    for path in ["/key/update", "/team/update"] {
+        let team = app.team(10).await;
+        stand_in.fail_next(path, 500, 1);
+        let added = add(&app, &team, json!({"amount": 10})).await.ok();
+        assert_eq!(added["credits_remaining"], 20);
+        assert!(added["warnings"][0].is_string(), "{added}");
+        assert_ne!(budgets(&team), (Some(2.0), Some(2.0)));
+
+        let added = add(&app, &team, json!({"amount": 1})).await.ok();
+        assert_eq!(added.get("warnings"), None, "{added}");
+        assert_eq!(budgets(&team), (Some(2.1), Some(2.1)));
+    }
+    let team = app.team(10).await;
+    stand_in.set_down(true);
+    let added = add(&app, &team, json!({"amount": 10})).await.ok();
+    assert!(added["warnings"][0].is_string(), "{added}");
+    stand_in.set_down(false);
+    app.admin().put(&format!("/api/teams/{}/suspend", team.id), json!({})).await.ok();
+    assert_eq!(budgets(&team), (Some(2.0), Some(2.0)));
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_check_goes_by_what_a_new_job_goes_by() {
+    let app = TestApp::start().await;
+    let team = app.team(5).await;
+    join_all((0..3).map(|_| team.job())).await;
+    let check = |query: &str, body: &str| {
+        let path = format!("/api/credits/teams/{}/check{query}", team.id);
+        let request = team.client.request(reqwest::Method::POST, &path).body(body.to_owned());
+        async move { Answer::of(request).await.ok() }
+    };
+    for (query, body, required, enough) in [
+        ("", "", 1, true),
+        ("", "{}", 1, true),
+        ("", r#"{"credits_required": 2}"#, 2, true),
+        ("", r#"{"credits_required": 3}"#, 3, false),
+        ("", r#"{"credits_required": 2.0}"#, 2, true),
+        ("?credits_needed=2", "", 2, true),
+        ("?credits_needed=3", "{}", 3, false),
+        ("?credits_needed=1000000000", "", 1_000_000_000, false),
+    ] {
+        let expected = json!({
+            "team_id": team.id, "available": enough, "has_credits": enough, "credits_required": required,
+            "credits_remaining": 5, "credits_available": 2,
+        });
+        assert_eq!(check(query, body).await, expected, "{query} {body}");
+    }
+    let both = format!("/api/credits/teams/{}/check?credits_needed=1", team.id);
+    assert_eq!(team.client.post(&both, json!({"credits_required": 1})).await.status, 400);
+    app.admin().post("/api/credits/teams/None/check", json!({})).await.refused(
+        404,
+        "not_found",
+        "Team 'None' not found",
+    );
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn the_ledger_has_every_change_newest_first_each_continuing_the_one_before() {
+    let app = TestApp::start().await;
+    let team = app.team(3).await;
+    let (job, failed) = (team.job().await, team.job().await);
+    team.complete(&job, "completed").await.ok();
+    team.complete(&failed, "failed").await.ok();
+    let body = json!({"amount": 4, "reason": "Monthly allocation", "metadata": {"invoice": 7}});
+    let added = add(&app, &team, body).await.ok();
+
+    let ledger = transactions(&team, "").await;
+    let rows = ledger["transactions"].as_array().expect("a list");
+    let seen: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            json!([
+                row["transaction_type"],
+                row["credits_amount"],
+                row["balance_before"],
+                row["balance_after"],
+                row["job_id"]
+            ])
+        })
+        .collect();
+    let expected =
+        json!([["allocation", 4, 2, 6, null], ["deduction", 1, 3, 2, job], ["allocation", 3, 0, 3, null]]);
+    assert_eq!(json!(seen), expected);
+    assert_eq!(
+        (&ledger["total"], &ledger["total_transactions"], &ledger["team_id"]),
+        (&json!(3), &json!(3), &json!(team.id))
+    );
+    assert_eq!(rows[0], added["transaction"]);
+    assert_eq!(
+        (&rows[0]["reason"], &rows[0]["metadata"]),
+        (&json!("Monthly allocation"), &json!({"invoice": 7}))
+    );
+    assert_eq!(rows[1]["reason"], "Job test completed successfully");
+    for row in rows {
+        assert_uuid(&row["transaction_id"]);
+        assert_time(&row["created_at"]);
+        assert_eq!(row["team_id"], json!(team.id));
+    }
+    assert_eq!(app.admin().get(&format!("/api/credits/teams/{}/transactions", team.id)).await.ok(), ledger);
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn the_ledger_has_pages() {
+    let app = TestApp::start().await;
+    let (team, other) = (app.team(1).await, app.team(7).await);
+    for amount in 2..=60 {
+        add(&app, &team, json!({"amount": amount})).await.ok();
+    }
+    add(&app, &other, json!({"amount": 7})).await.ok();
+    for (query, newest, oldest) in [
+        ("", 60, 11),
+        ("?limit=60", 60, 1),
+        ("?limit=1000", 60, 1),
+        ("?limit=3", 60, 58),
+        ("?limit=3&offset=1", 59, 57),
+        ("?limit=10&offset=55", 5, 1),
+        ("?offset=59", 1, 1),
+    ] {
+        let page = transactions(&team, query).await;
+        let amounts: Vec<i64> = page["transactions"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|row| row["credits_amount"].as_i64().expect("an amount"))
+            .collect();
+        assert_eq!(amounts, (oldest..=newest).rev().collect::<Vec<i64>>(), "{query}");
+        assert_eq!(page["total"], 60);
+    }
+    for query in ["?offset=60", "?offset=1000000000000"] {
+        let page = transactions(&team, query).await;
+        assert_eq!((&page["transactions"], &page["total"]), (&json!([]), &json!(60)), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_soft_team_works_on_below_zero_down_to_its_limit() {
+    let app = TestApp::start().await;
+    let team = app.team_with(json!({"credits_allocated": 1, "budget_mode": "soft", "credit_limit": 2})).await;
+    let check = format!("/api/credits/teams/{}/check", team.id);
+    let mut jobs = vec![];
+    for _ in 0..3 {
+        assert_eq!(team.client.post(&check, json!({})).await.ok()["has_credits"], true);
+        jobs.push(team.job().await);
+    }
+    assert_eq!(team.client.post(&check, json!({})).await.ok()["has_credits"], false);
+    let body = json!({"team_id": team.id, "job_type": "test"});
+    let refused = "Insufficient credits. Required: 1, Available: -2";
+    team.client.post("/api/jobs/create", body.clone()).await.refused(402, "insufficient_credits", refused);
+    for job in jobs {
+        team.complete(&job, "completed").await.ok();
+    }
+    let balance = team.balance().await;
+    assert_eq!(figures(&balance), [1, 3, -2, 0, -2]);
+    assert_eq!((&balance["budget_mode"], &balance["credit_limit"]), (&json!("soft"), &json!(2)));
+    team.client.post("/api/jobs/create", body).await.refused(402, "insufficient_credits", refused);
+
+    add(&app, &team, json!({"amount": 1})).await.ok();
+    let job = team.job().await;
+    team.complete(&job, "completed").await.ok();
+    assert_eq!(team.balance().await["credits_remaining"], -2);
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_soft_team_without_a_limit_has_no_end() {
+    let app = TestApp::start().await;
+    let team = app.team_with(json!({"budget_mode": "soft"})).await;
+    for job in join_all((0..10).map(|_| team.job())).await {
+        team.complete(&job, "completed").await.ok();
+    }
+    assert_eq!(figures(&team.balance().await), [0, 10, -10, 0, -10]);
+    let check = format!("/api/credits/teams/{}/check?credits_needed=1000", team.id);
+    assert_eq!(team.client.post(&check, json!({})).await.ok()["available"], true);
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_credit_limit_means_nothing_in_hard_mode() {
+    let app = TestApp::start().await;
+    for mode in ["hard", "hard_limit"] {
+        let team =
+            app.team_with(json!({"credits_allocated": 1, "budget_mode": mode, "credit_limit": 5})).await;
+        team.job().await;
+        let body = json!({"team_id": team.id, "job_type": "test"});
+        let refused = "Insufficient credits. Required: 1, Available: 0";
+        team.client.post("/api/jobs/create", body).await.refused(402, "insufficient_credits", refused);
+        assert_eq!(team.balance().await["budget_mode"], "hard");
+    }
+    app.check_invariants().await;
+}

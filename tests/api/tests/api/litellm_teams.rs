@@ -1,0 +1,352 @@
+//! A team is the same in LiteLLM: created there or nowhere, and changed at once.
+
+use crate::fixtures::{sql, unique};
+use api_tests::{Answer, Team, TestApp};
+use futures::future::join_all;
+use litellm_stand_in::StandIn;
+use serde_json::{Value, json};
+
+/// Models, budget and whether it is blocked: of the team in LiteLLM, and of its only key.
+fn known(stand_in: &StandIn, id: &str) -> (Vec<String>, Option<f64>, bool) {
+    let team = stand_in.team(id).expect("the team in LiteLLM");
+    let keys = stand_in.keys_of(id);
+    assert_eq!(keys.len(), 1, "one key");
+    assert_eq!(
+        (&keys[0].models, keys[0].max_budget),
+        (&team.models, team.max_budget),
+        "team and key are told the same"
+    );
+    (team.models, team.max_budget, team.blocked)
+}
+
+#[tokio::test]
+async fn litellm_has_the_team_with_its_models_budget_and_limits() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let (first, second) =
+        (app.model_group(&["gpt-4", "gpt-4o"]).await, app.model_group(&["gpt-4o", "gpt-4o-mini"]).await);
+    let fields = json!({
+        "model_groups": [first, second], "credits_allocated": 1000, "team_alias": "Acme", "budget_duration": "30d",
+        "rpm_limit": 60, "tpm_limit": 10_000,
+    });
+    let team = app.team_with(fields).await;
+    assert_eq!(
+        known(stand_in, &team.id),
+        (vec!["gpt-4".into(), "gpt-4o".into(), "gpt-4o-mini".into()], Some(100.0), false)
+    );
+    let (of_team, of_key) = (stand_in.team(&team.id).expect("a team"), stand_in.keys_of(&team.id).remove(0));
+    assert_eq!(of_team.team_alias.as_deref(), Some("Acme"));
+    assert_eq!((of_key.rpm_limit, of_key.tpm_limit), (Some(60), Some(10_000)));
+    assert_eq!(
+        (of_team.budget_duration.as_deref(), of_key.budget_duration.as_deref()),
+        (Some("30d"), Some("30d"))
+    );
+    let hash = "SELECT encode(key_hash, 'hex') FROM virtual_keys";
+    let hash: String = app.database.client.query_one(hash, &[]).await.expect("a key").get(0);
+    assert_eq!(of_key.token, hash);
+}
+
+#[tokio::test]
+async fn the_budget_is_what_may_be_used_unless_one_is_given() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    for (fields, budget) in [
+        (json!({"credits_allocated": 5}), Some(0.5)),
+        (json!({"credits_allocated": 0}), Some(0.0)),
+        (json!({"credits_allocated": 5, "max_budget": 12.345}), Some(12.345)),
+        (json!({"credits_allocated": 5, "max_budget": 0}), Some(0.0)),
+        (json!({"credits_allocated": 5, "budget_mode": "soft", "credit_limit": 10}), Some(1.5)),
+        (json!({"credits_allocated": 5, "budget_mode": "soft"}), None),
+        (json!({"credits_allocated": 5, "budget_mode": "soft", "max_budget": 3}), Some(3.0)),
+        (json!({"credits_allocated": 5, "budget_mode": "hard", "credit_limit": 10}), Some(0.5)),
+    ] {
+        let team = app.team_with(fields.clone()).await;
+        assert_eq!(known(stand_in, &team.id).1, budget, "{fields}");
+    }
+}
+
+/// What LiteLLM answers to the team's own key when it is used there directly.
+async fn directly(app: &TestApp, team: &Team, model: &str) -> u16 {
+    let url = format!("{}/chat/completions", app.stand_in().expect("the stand-in").url());
+    let body = json!({"model": model, "messages": [{"role": "user", "content": "hello"}]});
+    let request = reqwest::Client::new().post(url).bearer_auth(&team.key).json(&body);
+    Answer::of(request).await.status.as_u16()
+}
+
+#[tokio::test]
+async fn a_team_without_models_may_use_none_not_all() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let team = app.team_with(json!({"model_groups": [], "credits_allocated": 5})).await;
+    assert!(!known(stand_in, &team.id).0.is_empty(), "to LiteLLM an empty list means all");
+    assert_eq!(directly(&app, &team, "gpt-4o-mini").await, 403);
+
+    let team = app.team(5).await;
+    assert_eq!(directly(&app, &team, "gpt-4o-mini").await, 200);
+    assert_eq!(directly(&app, &team, "gpt-4").await, 403);
+    app.admin().put(&format!("/api/teams/{}/model-groups", team.id), json!([])).await.ok();
+    assert_eq!(directly(&app, &team, "gpt-4o-mini").await, 403);
+}
+
+#[tokio::test]
+async fn changed_model_groups_reach_litellm_at_once_and_the_key_goes_on_working() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let team = app.team(5).await;
+    let group = app.model_group(&["gpt-4", "gpt-4o"]).await;
+    let key = stand_in.keys_of(&team.id).remove(0).token;
+    app.admin().put(&format!("/api/teams/{}/model-groups", team.id), json!([group])).await.ok();
+    assert_eq!(known(stand_in, &team.id).0, ["gpt-4", "gpt-4o"]);
+    assert_eq!(stand_in.keys_of(&team.id).remove(0).token, key);
+    assert_eq!(directly(&app, &team, "gpt-4").await, 200);
+    assert_eq!(directly(&app, &team, "gpt-4o-mini").await, 403);
+}
+
+#[tokio::test]
+async fn of_many_changes_at_once_litellm_ends_up_with_the_one_that_holds_here() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let team = app.team(5).await;
+    let mut groups = vec![];
+    for model in ["gpt-4", "gpt-4o", "gpt-4-turbo", "claude-3-opus"] {
+        groups.push(app.model_group(&[model]).await);
+    }
+    for _ in 0..3 {
+        let path = format!("/api/teams/{}/model-groups", team.id);
+        join_all(groups.iter().map(|group| {
+            let (admin, path) = (app.admin(), path.clone());
+            async move { admin.put(&path, json!([group])).await.ok() }
+        }))
+        .await;
+        let here = app.admin().get(&format!("/api/teams/{}", team.id)).await.ok();
+        assert_eq!(json!(known(stand_in, &team.id).0), here["allowed_models"]);
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_litellm_does_not_hear_is_a_503_and_the_same_request_again_tells_it() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let team = app.team(5).await;
+    let group = app.model_group(&["gpt-4"]).await;
+    for path in ["/key/update", "/team/update"] {
+        stand_in.fail_next(path, 500, 1);
+        let put = || async {
+            app.admin().put(&format!("/api/teams/{}/model-groups", team.id), json!([group])).await
+        };
+        let answer = put().await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body["code"]),
+            (503, &json!("unavailable")),
+            "{}",
+            answer.text
+        );
+        assert!(answer.header("retry-after").is_some());
+        put().await.ok();
+        assert_eq!(known(stand_in, &team.id).0, ["gpt-4"]);
+        app.admin().put(&format!("/api/teams/{}/model-groups", team.id), json!([])).await.ok();
+    }
+    stand_in.set_down(true);
+    let answer = app.admin().put(&format!("/api/teams/{}/suspend", team.id), json!({})).await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body["code"]),
+        (503, &json!("unavailable")),
+        "{}",
+        answer.text
+    );
+    let detail = format!("Team '{}' is suspended", team.id);
+    team.client.get("/api/model-groups").await.refused(403, "team_suspended", &detail);
+    stand_in.set_down(false);
+    app.admin().put(&format!("/api/teams/{}/suspend", team.id), json!({})).await.ok();
+    assert!(known(stand_in, &team.id).2);
+}
+
+#[tokio::test]
+async fn a_suspended_team_is_blocked_in_litellm_until_it_is_resumed() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let team = app.team(5).await;
+    app.admin().put(&format!("/api/teams/{}/suspend", team.id), json!({})).await.ok();
+    assert!(known(stand_in, &team.id).2);
+    assert_eq!(directly(&app, &team, "gpt-4o-mini").await, 401);
+    app.admin().put(&format!("/api/teams/{}/resume", team.id), json!({})).await.ok();
+    assert!(!known(stand_in, &team.id).2);
+    assert_eq!(directly(&app, &team, "gpt-4o-mini").await, 200);
+}
+
+async fn new_team(app: &TestApp) -> (String, Value) {
+    let (organization, group) = (app.organization().await, app.model_group(&["gpt-4o-mini"]).await);
+    let id = unique("team");
+    (
+        id.clone(),
+        json!({"organization_id": organization, "team_id": id, "model_groups": [group], "credits_allocated": 5}),
+    )
+}
+
+/// Fails the test unless the team exists once in both places, and works.
+async fn assert_works(app: &TestApp, created: Answer) {
+    let created = created.ok();
+    let id = created["team_id"].as_str().expect("an id").to_owned();
+    let key = created["virtual_key"].as_str().expect("a key").to_owned();
+    assert_eq!(
+        known(app.stand_in().expect("the stand-in"), &id),
+        (vec!["gpt-4o-mini".into()], Some(0.5), false)
+    );
+    let team = Team { id, client: app.bearer(&key), key };
+    let job = team.job().await;
+    team.call(&job, "hello").await.ok();
+    assert_eq!(team.balance().await["credits_allocated"], 5);
+    team.complete(&job, "completed").await.ok();
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn when_litellm_fails_half_way_nothing_is_left_and_a_repeat_works() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    for path in ["/team/new", "/key/generate"] {
+        for status in [500, 400] {
+            let (id, body) = new_team(&app).await;
+            stand_in.fail_next(path, status, 1);
+            let answer = app.admin().post("/api/teams/create", body.clone()).await;
+            assert!(answer.status.is_server_error(), "{path} {status}: {}", answer.text);
+            if status == 500 {
+                assert_eq!((answer.status.as_u16(), &answer.body["code"]), (503, &json!("unavailable")));
+            }
+            assert_eq!((stand_in.team(&id), stand_in.keys_of(&id)), (None, vec![]), "{path} {status}");
+            let shown = app.admin().get(&format!("/api/teams/{id}")).await;
+            shown.refused(404, "not_found", &format!("Team '{id}' not found"));
+            let rows = app
+                .database
+                .client
+                .query("SELECT FROM teams WHERE team_id = $1", &[&id])
+                .await
+                .expect("teams");
+            assert_eq!(rows.len(), 0, "{path} {status}");
+            assert_works(&app, app.admin().post("/api/teams/create", body).await).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_cleared_is_cleared_by_a_repeat() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    for clearing in ["/team/delete", "/team/info"] {
+        let (id, body) = new_team(&app).await;
+        stand_in.fail_next("/key/generate", 500, 1);
+        stand_in.fail_next(clearing, 500, 1);
+        let answer = app.admin().post("/api/teams/create", body.clone()).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body["code"]),
+            (503, &json!("unavailable")),
+            "{}",
+            answer.text
+        );
+        assert!(stand_in.team(&id).is_some(), "else there is nothing to clear");
+        app.admin().get(&format!("/api/teams/{id}")).await.refused(
+            404,
+            "not_found",
+            &format!("Team '{id}' not found"),
+        );
+        let list = app.admin().get("/api/teams").await;
+        assert!(!list.text.contains(&id), "a team that is half made is not listed");
+        assert_works(&app, app.admin().post("/api/teams/create", body).await).await;
+    }
+}
+
+#[tokio::test]
+async fn while_litellm_is_down_no_team_is_created_and_later_it_is() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let (id, body) = new_team(&app).await;
+    stand_in.set_down(true);
+    for _ in 0..2 {
+        let answer = app.admin().post("/api/teams/create", body.clone()).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body["code"]),
+            (503, &json!("unavailable")),
+            "{}",
+            answer.text
+        );
+        assert!(answer.header("retry-after").is_some());
+    }
+    stand_in.set_down(false);
+    assert_eq!(stand_in.team(&id), None);
+    assert_works(&app, app.admin().post("/api/teams/create", body).await).await;
+}
+
+#[tokio::test]
+async fn a_request_that_died_half_way_is_taken_over_when_its_time_is_over() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let (id, body) = new_team(&app).await;
+    stand_in.fail_next("/key/generate", 500, 1);
+    stand_in.fail_next("/team/delete", 500, 1);
+    app.admin().post("/api/teams/create", body.clone()).await;
+    sql(&app, "UPDATE teams SET creation_lease = now() + interval '1 minute'").await;
+    let answer = app.admin().post("/api/teams/create", body.clone()).await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body["code"]),
+        (409, &json!("in_progress")),
+        "{}",
+        answer.text
+    );
+    assert!(stand_in.team(&id).is_some());
+    sql(&app, "UPDATE teams SET creation_lease = now() - interval '1 second'").await;
+    assert_works(&app, app.admin().post("/api/teams/create", body).await).await;
+}
+
+#[tokio::test]
+async fn a_team_that_somebody_else_made_in_litellm_is_refused_and_not_touched() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let (id, body) = new_team(&app).await;
+    let theirs =
+        json!({"team_id": id, "models": ["gpt-4"], "max_budget": 7, "metadata": {"owner": "somebody else"}});
+    let admin = |path: &str| {
+        reqwest::Client::new().post(format!("{}{path}", stand_in.url())).bearer_auth(stand_in.master_key())
+    };
+    Answer::of(admin("/team/new").json(&theirs)).await.ok();
+    Answer::of(admin("/key/generate").json(&json!({"team_id": id}))).await.ok();
+    let before = (stand_in.team(&id), stand_in.keys_of(&id));
+    for _ in 0..2 {
+        let answer = app.admin().post("/api/teams/create", body.clone()).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body["code"]),
+            (409, &json!("already_exists")),
+            "{}",
+            answer.text
+        );
+        assert!(answer.body["detail"].as_str().is_some_and(|detail| detail.contains(&id)), "{}", answer.text);
+        assert_eq!((stand_in.team(&id), stand_in.keys_of(&id)), before);
+    }
+    app.admin().get(&format!("/api/teams/{id}")).await.refused(
+        404,
+        "not_found",
+        &format!("Team '{id}' not found"),
+    );
+}
+
+#[tokio::test]
+async fn of_identical_requests_at_once_one_creates_the_team() {
+    let app = TestApp::start().await;
+    if app.stand_in().is_none() {
+        return;
+    }
+    for _ in 0..5 {
+        let (_, body) = new_team(&app).await;
+        let answers = join_all((0..4).map(|_| {
+            let (admin, body) = (app.admin(), body.clone());
+            async move { admin.post("/api/teams/create", body).await }
+        }))
+        .await;
+        let (mut made, refused): (Vec<_>, Vec<_>) =
+            answers.into_iter().partition(|answer| answer.status == 200);
+        assert_eq!((made.len(), refused.len()), (1, 3));
+        for answer in refused {
+            assert_eq!(answer.status, 409, "{}", answer.text);
+        }
+        assert_works(&app, made.remove(0)).await;
+    }
+}

@@ -1,0 +1,158 @@
+//! Model groups: what teams see in place of models.
+
+use crate::fixtures::{assert_time, assert_uuid, stored};
+use api_tests::TestApp;
+use serde_json::{Value, json};
+
+fn model(name: &str, priority: u32) -> Value {
+    json!({"model_name": name, "priority": priority})
+}
+
+#[tokio::test]
+async fn a_group_is_shown_as_it_was_made_with_its_models_in_order_of_priority() {
+    let app = TestApp::start().await;
+    let config = json!({"temperature": 0.2, "max_tokens": 100, "timeout_ms": 5000});
+    let body = json!({
+        "group_name": "Resume_Agent.v1-x", "display_name": "Résumé agent", "description": "Reads résumés", "metadata": {"a": 1},
+        "models": [model("gpt-4o-mini", 7), {"model_name": "gpt-4o", "priority": 0, "config": config}, model("gpt-4", 1)],
+    });
+    let made = app.admin().post("/api/model-groups/create", body.clone()).await.ok();
+    for field in ["group_name", "display_name", "description", "metadata"] {
+        assert_eq!(made[field], body[field], "{field}");
+    }
+    let models: Vec<&Value> = made["models"].as_array().expect("models").iter().collect();
+    assert_eq!(
+        models.iter().map(|model| &model["model_name"]).collect::<Vec<_>>(),
+        ["gpt-4o", "gpt-4", "gpt-4o-mini"]
+    );
+    assert_eq!(models.iter().map(|model| &model["priority"]).collect::<Vec<_>>(), [0, 1, 7]);
+    assert_eq!(models[0]["config"], config);
+    assert_eq!(made["status"], "active");
+    assert_uuid(&made["model_group_id"]);
+    assert_time(&made["created_at"]);
+    assert_eq!(app.admin().get("/api/model-groups/Resume_Agent.v1-x").await.ok(), made);
+}
+
+#[tokio::test]
+async fn a_group_without_a_display_name_is_displayed_by_its_name() {
+    let app = TestApp::start().await;
+    let body = json!({"group_name": "Chat", "models": [model("gpt-4o", 0)]});
+    let made = app.admin().post("/api/model-groups/create", body).await.ok();
+    assert_eq!(
+        (&made["display_name"], &made["description"], &made["metadata"]),
+        (&json!("Chat"), &Value::Null, &json!({}))
+    );
+    assert_eq!(made["models"][0]["config"], json!({}));
+}
+
+#[tokio::test]
+async fn a_taken_name_is_refused_and_the_group_stays_as_it_is() {
+    let app = TestApp::start().await;
+    let create = |models: Value| {
+        let admin = app.admin();
+        async move {
+            admin.post("/api/model-groups/create", json!({"group_name": "Chat", "models": models})).await
+        }
+    };
+    create(json!([model("gpt-4o", 0)])).await.ok();
+    let before = stored(&app).await;
+    create(json!([model("gpt-4", 0)])).await.refused(
+        409,
+        "already_exists",
+        "Model group 'Chat' already exists",
+    );
+    assert_eq!(stored(&app).await, before);
+    app.admin().get("/api/model-groups/chat").await.refused(404, "not_found", "Model group 'chat' not found");
+}
+
+#[tokio::test]
+async fn the_list_has_a_total_and_pages() {
+    let app = TestApp::start().await;
+    for name in ["c", "a", "e", "b", "d"] {
+        let body = json!({"group_name": name, "models": [model("gpt-4o", 0)]});
+        app.admin().post("/api/model-groups/create", body).await.ok();
+    }
+    for (query, expected) in [
+        ("", vec!["a", "b", "c", "d", "e"]),
+        ("?limit=2", vec!["a", "b"]),
+        ("?limit=2&offset=3", vec!["d", "e"]),
+        ("?limit=2&offset=4", vec!["e"]),
+        ("?offset=5", vec![]),
+    ] {
+        let list = app.admin().get(&format!("/api/model-groups{query}")).await.ok();
+        let names: Vec<&Value> =
+            list["model_groups"].as_array().expect("a list").iter().map(|g| &g["group_name"]).collect();
+        assert_eq!(
+            (names, &list["total"]),
+            (expected.iter().map(|name| json!(name)).collect::<Vec<_>>().iter().collect(), &json!(5))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_team_sees_the_groups_that_it_may_use_and_no_models() {
+    let app = TestApp::start().await;
+    let (first, second) =
+        (app.model_group(&["gpt-4", "gpt-4o"]).await, app.model_group(&["claude-3-opus"]).await);
+    let other = app.model_group(&["gpt-4-turbo"]).await;
+    let team = app.team_with(json!({"model_groups": [second, first]})).await;
+
+    let list = team.client.get("/api/model-groups").await;
+    let own = team.client.get(&format!("/api/model-groups/{first}")).await;
+    for text in [&list.text, &own.text] {
+        for hidden in ["gpt", "claude", "models", "config", other.as_str()] {
+            assert!(!text.contains(hidden), "{hidden} in {text}");
+        }
+    }
+    let list = list.ok();
+    let names: Vec<&Value> =
+        list["model_groups"].as_array().expect("a list").iter().map(|g| &g["group_name"]).collect();
+    assert_eq!(
+        (names, &list["total"]),
+        (vec![&json!(second), &json!(first)], &json!(2)),
+        "in the order of assignment"
+    );
+    assert_eq!(own.ok()["group_name"], json!(first));
+    for hidden in [other.as_str(), "None"] {
+        let answer = team.client.get(&format!("/api/model-groups/{hidden}")).await;
+        answer.refused(404, "not_found", &format!("Model group '{hidden}' not found"));
+    }
+}
+
+#[tokio::test]
+async fn a_teams_list_has_pages_too() {
+    let app = TestApp::start().await;
+    let (first, second) = (app.model_group(&["gpt-4"]).await, app.model_group(&["gpt-4o"]).await);
+    let team = app.team_with(json!({"model_groups": [first, second]})).await;
+    let page = team.client.get("/api/model-groups?limit=1&offset=1").await.ok();
+    let names: Vec<&Value> =
+        page["model_groups"].as_array().expect("a list").iter().map(|g| &g["group_name"]).collect();
+    assert_eq!((names, &page["total"]), (vec![&json!(second)], &json!(2)));
+}
+
+#[tokio::test]
+async fn resolving_shows_models_only_to_those_who_may_use_them() {
+    let app = TestApp::start().await;
+    let group = app.model_group(&["gpt-4", "gpt-4o", "gpt-4o-mini"]).await;
+    let single = app.model_group(&["gpt-4"]).await;
+    let other = app.model_group(&["claude-3-opus"]).await;
+    let team = app.team_with(json!({"model_groups": [group, single]})).await;
+    for client in [app.admin(), team.client.clone()] {
+        let resolve = |name: &str| {
+            let (client, path) =
+                (client.clone(), format!("/api/model-groups/{name}/resolve?team_id={}", team.id));
+            async move { client.get(&path).await }
+        };
+        let expected = json!({
+            "group_name": group, "primary_model": "gpt-4", "fallback_models": ["gpt-4o", "gpt-4o-mini"], "team_has_access": true,
+        });
+        assert_eq!(resolve(&group).await.ok(), expected);
+        let expected = json!({"group_name": single, "primary_model": "gpt-4", "fallback_models": [], "team_has_access": true});
+        assert_eq!(resolve(&single).await.ok(), expected);
+        let expected = json!({"group_name": other, "primary_model": null, "fallback_models": [], "team_has_access": false});
+        assert_eq!(resolve(&other).await.ok(), expected);
+        resolve("None").await.refused(404, "not_found", "Model group 'None' not found");
+    }
+    let of_nobody = app.admin().get(&format!("/api/model-groups/{group}/resolve?team_id=None")).await;
+    of_nobody.refused(404, "not_found", "Team 'None' not found");
+}

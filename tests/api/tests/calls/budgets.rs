@@ -1,0 +1,97 @@
+//! LiteLLM's own limits for a team's key: they end a call, and no other model is tried.
+
+use crate::fixtures::{call, eventually, models_asked, prompt, stream_refusal};
+use api_tests::TestApp;
+use serde_json::json;
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_used_up_budget_is_402_and_no_other_model_is_tried() {
+    let app = TestApp::start().await;
+    let group = app.model_group(&["expensive", "gpt-4o-mini"]).await;
+    let team =
+        app.team_with(json!({"credits_allocated": 2, "max_budget": 0.5, "model_groups": [group]})).await;
+    let job = team.job().await;
+    // One dollar; a budget is passed before LiteLLM knows.
+    call(&team, &job, prompt("[[prompt_tokens=1000]] [[completion_tokens=0]]")).await.ok();
+
+    // The real LiteLLM counts a moment later.
+    let refusal = eventually("the budget to be used up", Duration::from_secs(20), async || {
+        let answer = team.call(&job, "hello").await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+
+    refusal.refused(402, "budget_exhausted", "LLM call failed: Budget exceeded");
+    stream_refusal(&team, &job, prompt("hello")).await.refused(
+        402,
+        "budget_exhausted",
+        "LLM call failed: Budget exceeded",
+    );
+    if let Some(stand_in) = app.stand_in() {
+        assert_eq!(models_asked(stand_in), ["expensive"; 3]);
+    }
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn adding_credits_lifts_a_used_up_budget() {
+    let app = TestApp::start().await;
+    let group = app.model_group(&["expensive"]).await;
+    // Two credits are a budget of $0.20.
+    let team = app.team_with(json!({"credits_allocated": 2, "model_groups": [group]})).await;
+    let job = team.job().await;
+    call(&team, &job, prompt("[[prompt_tokens=300]] [[completion_tokens=0]]")).await.ok();
+    eventually("the budget to be used up", Duration::from_secs(20), async || {
+        (team.call(&job, "[[prompt_tokens=1]]").await.status == 402).then_some(())
+    })
+    .await;
+    let path = format!("/api/credits/teams/{}/add", team.id);
+    app.admin().post(&path, json!({"credits_amount": 10})).await.ok();
+    call(&team, &job, prompt("hello")).await.ok();
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_keys_rate_limit_is_429_with_its_retry_after_and_no_other_model_is_tried() {
+    let app = TestApp::start().await;
+    let group = app.model_group(&["gpt-4o-mini", "gpt-4o"]).await;
+    let team = app.team_with(json!({"credits_allocated": 2, "rpm_limit": 1, "model_groups": [group]})).await;
+    let (job, other) = (team.job().await, team.job().await);
+    team.call(&job, "hello").await.ok();
+
+    for refusal in [team.call(&other, "hello").await, stream_refusal(&team, &other, prompt("hello")).await] {
+        let seconds = refusal.header("retry-after").expect("retry-after").parse::<u32>();
+        assert!(seconds.is_ok_and(|seconds| (1..=60).contains(&seconds)));
+        assert!(!refusal.text.contains(&team.id), "{}", refusal.text);
+        refusal.refused(429, "rate_limited", "LLM call failed: Rate limit exceeded");
+    }
+    if let Some(stand_in) = app.stand_in() {
+        assert_eq!(models_asked(stand_in), ["gpt-4o-mini"; 3]);
+    }
+    // A refused call has failed, so its job costs nothing; the other one is unharmed.
+    assert_eq!(team.complete(&other, "completed").await.ok()["costs"]["credit_applied"], json!(false));
+    assert_eq!(team.complete(&job, "completed").await.ok()["costs"]["credit_applied"], json!(true));
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_key_that_litellm_no_longer_takes_is_refused_as_ours_would_be() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let team = app.team_using(&["gpt-4o-mini", "gpt-4o"], 1).await;
+    let job = team.job().await;
+    let token = stand_in.keys_of(&team.id).remove(0).token;
+    let master = format!("Bearer {}", stand_in.master_key());
+    let blocked = reqwest::Client::new()
+        .post(format!("{}/key/block", stand_in.url()))
+        .header("authorization", master)
+        .header("content-type", "application/json")
+        .body(json!({"key": token}).to_string());
+    assert_eq!(blocked.send().await.expect("an answer").status(), 200);
+
+    team.call(&job, "hello").await.refused(401, "unauthenticated", "Invalid API key");
+    stream_refusal(&team, &job, prompt("hello")).await.refused(401, "unauthenticated", "Invalid API key");
+    assert_eq!(models_asked(stand_in), ["gpt-4o-mini"; 2]);
+    app.check_invariants().await;
+}
