@@ -285,13 +285,16 @@ BEGIN
     RETURN team_json(existing_team(p_team_id));
 END $$;
 
-CREATE FUNCTION list_teams(p_limit bigint, p_offset bigint) RETURNS json LANGUAGE sql STABLE AS $$
-    SELECT json_build_object(
+CREATE FUNCTION list_teams(p_limit bigint, p_offset bigint) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    v_page text[] := ARRAY(SELECT team_id FROM teams WHERE status <> 'creating' ORDER BY team_id LIMIT p_limit OFFSET p_offset);
+BEGIN
+    PERFORM sweep_team(team_id) FROM unnest(v_page) AS team_id;
+    RETURN json_build_object(
         'total', (SELECT count(*) FROM teams WHERE status <> 'creating'),
         'teams', (SELECT coalesce(json_agg(team_json(t) ORDER BY t.team_id), '[]')
-                  FROM (SELECT * FROM teams WHERE status <> 'creating' ORDER BY team_id LIMIT p_limit OFFSET p_offset) AS page
-                  JOIN teams t USING (team_id)))
-$$;
+                  FROM teams t WHERE t.team_id = ANY (v_page)));
+END $$;
 
 CREATE FUNCTION assign_model_groups(p_team_id text, p_names text[]) RETURNS void LANGUAGE sql AS $$
     DELETE FROM team_model_groups WHERE team_id = p_team_id;

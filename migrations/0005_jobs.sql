@@ -26,14 +26,15 @@ BEGIN
                              'created_at', rfc3339(v_row.created_at), 'expires_at', rfc3339(v_row.expires_at));
 END $$;
 
--- Sums over a job's calls. Cost is the sum of what is known; NULL when nothing is known, although calls were answered.
+-- Sums over a job's calls. The cost is the sum of what is known, so it is NULL where that is nothing; `unpriced_calls` says of how
+-- many calls it is not known, or not yet.
 CREATE FUNCTION job_costs(p_job_id uuid) RETURNS TABLE (
-    total_calls bigint, successful_calls bigint, failed_calls bigint, total_tokens bigint, total_cost_usd numeric,
-    avg_latency_ms bigint
+    total_calls bigint, successful_calls bigint, failed_calls bigint, unpriced_calls bigint, total_tokens bigint,
+    total_cost_usd numeric, avg_latency_ms bigint
 ) LANGUAGE sql STABLE AS $$
     SELECT count(*), count(*) FILTER (WHERE status = 'succeeded'), count(*) FILTER (WHERE status = 'failed'),
-           coalesce(sum(total_tokens), 0)::bigint,
-           coalesce(sum(cost_usd), CASE WHEN count(*) FILTER (WHERE status = 'succeeded' OR total_tokens > 0) = 0 THEN 0 END),
+           count(*) FILTER (WHERE cost_usd IS NULL), coalesce(sum(total_tokens), 0)::bigint,
+           CASE WHEN count(cost_usd) < count(*) THEN nullif(sum(cost_usd), 0) ELSE coalesce(sum(cost_usd), 0) END,
            coalesce(round(avg(latency_ms)), 0)::bigint
     FROM calls WHERE job_id = p_job_id
 $$;
@@ -80,7 +81,7 @@ BEGIN
         'costs', json_build_object(
             'total_calls', v_costs.total_calls, 'successful_calls', v_costs.successful_calls,
             'failed_calls', v_costs.failed_calls, 'total_tokens', v_costs.total_tokens,
-            'total_cost_usd', v_costs.total_cost_usd, 'avg_latency_ms', v_costs.avg_latency_ms,
+            'total_cost_usd', v_costs.total_cost_usd, 'unpriced_calls', v_costs.unpriced_calls, 'avg_latency_ms', v_costs.avg_latency_ms,
             'credit_applied', v_charged, 'credits_remaining', v_remaining),
         'calls', (SELECT coalesce(json_agg(json_build_object(
                       'call_id', call_id, 'purpose', purpose, 'model_group', model_group, 'tokens', total_tokens,
@@ -98,7 +99,8 @@ CREATE FUNCTION job_json(j jobs) RETURNS json LANGUAGE sql STABLE AS $$
         'created_at', rfc3339(j.created_at), 'started_at', rfc3339(j.started_at),
         'completed_at', rfc3339(j.completed_at), 'expires_at', rfc3339(j.expires_at),
         'total_calls', c.total_calls, 'successful_calls', c.successful_calls, 'failed_calls', c.failed_calls,
-        'total_tokens', c.total_tokens, 'total_cost_usd', c.total_cost_usd, 'avg_latency_ms', c.avg_latency_ms,
+        'total_tokens', c.total_tokens, 'total_cost_usd', c.total_cost_usd, 'unpriced_calls', c.unpriced_calls,
+        'avg_latency_ms', c.avg_latency_ms,
         'credit_applied', j.credit_applied)
     FROM job_costs(j.job_id) c
 $$;

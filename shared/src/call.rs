@@ -1,27 +1,26 @@
 //! One LLM call inside a job: what `llm-call` and `llm-call-stream` have in common.
 //!
-//! A call is two statements with the model's work in between: [`open`] checks everything and records it, [`OpenCall::settle`]
-//! writes how it ended and what it used. No connection is held in between. The group's models are tried in order
+//! A call is two statements with the model's work in between: [`open`] checks everything and records it, a [`Settlement`] writes
+//! how it ended and what it used. No connection is held in between. The group's models are tried in order
 //! ([`OpenCall::first_answer`]); what was tried is kept with the call.
 
 mod request;
+mod settlement;
 
 pub use request::{CallRequest, check_config};
+pub use settlement::Settlement;
 
 use crate::{
     auth::TeamKey,
     database::{self, text, uuid},
-    error::{Code, Error, Result},
-    litellm::{
-        admin,
-        chat::{Attempt, Class, Failure, Usage},
-    },
+    error::{Error, Result},
+    litellm::chat::{Attempt, Class, Failure, Usage},
     settings,
 };
 use axum::{http::HeaderValue, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use spin_sdk::{pg::ParameterValue, time::sleep, wasip3::spawn};
+use spin_sdk::{pg::ParameterValue, wasip3::spawn};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -43,6 +42,8 @@ pub struct OpenCall {
     limit: Duration,
     attempts: Vec<Tried>,
     upstream: Duration,
+    /// A model was given up on of which LiteLLM may yet use and bill something.
+    uncertain: bool,
 }
 
 #[derive(Deserialize)]
@@ -117,6 +118,7 @@ pub async fn open(
         limit,
         attempts: vec![],
         upstream: Duration::ZERO,
+        uncertain: false,
     })
 }
 
@@ -137,7 +139,7 @@ impl OpenCall {
                 .config
                 .get("timeout_ms")
                 .and_then(|limit| limit.get().parse().ok())
-                .map_or(self.limit, Duration::from_millis);
+                .map_or(self.limit, |millis| self.limit.min(Duration::from_millis(millis)));
             let begun = Instant::now();
             let answer = attempt(Attempt { call_id: self.call_id, key: &key.secret, limit }, body).await?;
             self.upstream = self.upstream.saturating_add(begun.elapsed());
@@ -154,7 +156,8 @@ impl OpenCall {
                     });
                     return Ok(answer);
                 }
-                Err(Failure { class, status, reason }) => {
+                Err(Failure { class, status, reason, cost_known }) => {
+                    self.uncertain |= !cost_known;
                     let reason: String = reason.chars().take(500).collect();
                     let model = model.model_name;
                     self.attempts.push(Tried {
@@ -206,84 +209,39 @@ impl OpenCall {
         self.limit
     }
 
-    /// Writes the end of the call and what it used. `error` is what the caller was told. While the database is away, this is done
-    /// in the background; a call for which it never succeeds ends by its deadline.
+    /// Writes the end of the call and what it used. `error` is what the caller was told.
+    ///
+    /// Where a model was given up on, only LiteLLM knows what that cost, and only later: then this writes what is known, and the
+    /// rest follows in the background.
     pub async fn settle(&self, end: End, usage: &Usage, error: Option<&Error>) -> Result<()> {
-        self.write(end, usage, error, true).await
-    }
-
-    /// Writes that a call broke off, with what was counted of its answer; [`OpenCall::settle_broken_off`] follows.
-    pub async fn broke_off(&self, end: End, counted: &Usage, error: Option<&Error>) {
-        // A failure is no loss: the settling that follows writes all of it again.
-        _ = self.write(end, counted, error, false).await;
-    }
-
-    /// Settles a call that broke off. LiteLLM knows what it used and cost, but only some seconds later; if it never says, what was
-    /// `counted` stands, without a cost.
-    pub async fn settle_broken_off(&self, end: End, counted: Usage, error: Option<&Error>) -> Result<()> {
-        let mut usage = counted;
-        for wait in [1, 1, 2, 3, 4, 5, 7, 10] {
-            sleep(Duration::from_secs(wait)).await;
-            // LiteLLM being out of reach is one more reason to ask again.
-            let Ok(entries) = admin::spend_of(self.call_id).await else { continue };
-            if let Some(logged) = entries.iter().max_by_key(|entry| entry.spend) {
-                usage = Usage {
-                    prompt_tokens: logged.prompt_tokens,
-                    completion_tokens: logged.completion_tokens,
-                    total_tokens: logged.total_tokens,
-                    cost: Some(logged.spend),
-                };
-                break;
-            }
+        let settlement = self.settlement(end, usage, error)?;
+        if !self.uncertain {
+            return settlement.write().await;
         }
-        self.write(end, &usage, error, true).await
-    }
-
-    async fn write(&self, end: End, usage: &Usage, error: Option<&Error>, last: bool) -> Result<()> {
-        let status = match end {
-            End::Succeeded => "succeeded",
-            End::Failed => "failed",
-            End::Cancelled => "cancelled",
-        };
-        let latency_ms = i64::try_from(self.latency().as_millis()).unwrap_or(i64::MAX);
-        let attempts = serde_json::to_string(&self.attempts).map_err(Error::internal)?;
-        let parameters = vec![
-            uuid(self.call_id),
-            text(status),
-            ParameterValue::Int64(usage.prompt_tokens.max(0)),
-            ParameterValue::Int64(usage.completion_tokens.max(0)),
-            ParameterValue::Int64(usage.total_tokens.max(0)),
-            database::optional_text(usage.cost.map(|cost| cost.0.max(rust_decimal::Decimal::ZERO))),
-            ParameterValue::Int64(latency_ms),
-            text(attempts),
-            database::optional_text(error.map(|error| &error.detail)),
-            ParameterValue::Boolean(last),
-        ];
-        let written = database::insist::<bool>(SETTLE, parameters.clone()).await;
-        match written {
-            Err(error) if error.code == Code::Unavailable && last => {
-                spawn(settle_later(self.call_id, parameters))
+        let settlement = settlement.without_cost();
+        settlement.announce().await;
+        spawn(async move {
+            if let Err(error) = settlement.write_from_log().await {
+                error.log("settling a call");
             }
-            written => _ = written?,
-        }
+        });
         Ok(())
     }
-}
 
-const SETTLE: &str =
-    "SELECT settle_call($1, $2, $3, $4, $5, $6::text::numeric, $7, $8::text::json, $9, $10)::text AS answer";
-
-/// What was used is used: a database that is away for minutes must not lose it. Nobody waits for this.
-async fn settle_later(call_id: Uuid, parameters: Vec<ParameterValue>) {
-    for _ in 0..60 {
-        sleep(Duration::from_secs(5)).await;
-        match database::call::<bool>(SETTLE, parameters.clone()).await {
-            Err(error) if error.code == Code::Unavailable => {}
-            Err(error) => {
-                return eprintln!("call {call_id}: not settled: {}", error.cause.unwrap_or(error.detail));
-            }
-            Ok(_) => return,
-        }
+    /// What is to be written about the end of the call.
+    pub fn settlement(&self, end: End, usage: &Usage, error: Option<&Error>) -> Result<Settlement> {
+        Ok(Settlement {
+            call_id: self.call_id,
+            status: match end {
+                End::Succeeded => "succeeded",
+                End::Failed => "failed",
+                End::Cancelled => "cancelled",
+            },
+            usage: *usage,
+            latency: self.latency(),
+            tried: self.attempts.len(),
+            attempts: serde_json::to_string(&self.attempts).map_err(Error::internal)?,
+            error: error.map(|error| error.detail.clone()),
+        })
     }
-    eprintln!("call {call_id}: not settled: the database was away for too long");
 }

@@ -154,6 +154,11 @@ impl Error {
         Self { retry_after: Some(seconds.to_string()), ..self }
     }
 
+    /// Writes it to the log, for what happens outside of any request.
+    pub fn log(self, what: &str) {
+        eprintln!("{what}: {}", self.cause.unwrap_or(self.detail));
+    }
+
     /// The body of the answer.
     pub fn body(&self) -> ErrorBody<'_> {
         ErrorBody { detail: &self.detail, code: self.code.answer().1 }

@@ -5,6 +5,6 @@ mod body;
 mod query;
 mod values;
 
-pub use body::{Body, Fields, MAX_BODY_BYTES, NoFields, RawBody, parse_body};
+pub use body::{Body, Fields, ListBody, MAX_BODY_BYTES, NoFields, Object, RawBody, parse_body};
 pub use query::{Page, Query, query_integer, read_query};
-pub use values::{Amount, Credits, Label, Metadata, Name, Seconds, Slug, Text, integer};
+pub use values::{Amount, Credits, Label, Metadata, Name, Prose, Seconds, Slug, Text, integer};

@@ -14,14 +14,16 @@ use bytes::Bytes;
 use futures::future::{Either, select};
 use http_body_util::{BodyExt, Full, Limited};
 use serde::Deserialize;
-use spin_sdk::{http::Response, time::sleep};
+use spin_sdk::{http::Response, time::sleep, wasip3::http::types::ErrorCode};
 use std::{fmt, pin::pin, time::Duration};
 
 /// Why there is no answer from LiteLLM.
 #[derive(Debug)]
 pub enum Unanswered {
-    /// The connection failed or broke.
+    /// No connection was made, so LiteLLM knows nothing of the request.
     Unreachable(String),
+    /// The connection broke.
+    Broken(String),
     /// It took longer than was allowed.
     TimedOut,
 }
@@ -30,6 +32,7 @@ impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unanswered::Unreachable(reason) => write!(f, "LiteLLM can't be reached: {reason}"),
+            Unanswered::Broken(reason) => write!(f, "the connection to LiteLLM broke: {reason}"),
             Unanswered::TimedOut => f.write_str("LiteLLM took too long"),
         }
     }
@@ -68,7 +71,10 @@ async fn send(
     };
     Ok(match within(limit, spin_sdk::http::send(request)).await {
         None => Err(Unanswered::TimedOut),
-        Some(Err(error)) => Err(Unanswered::Unreachable(error.to_string())),
+        Some(Err(
+            error @ (ErrorCode::ConnectionRefused | ErrorCode::DnsError(_) | ErrorCode::DestinationNotFound),
+        )) => Err(Unanswered::Unreachable(error.to_string())),
+        Some(Err(error)) => Err(Unanswered::Broken(error.to_string())),
         Some(Ok(response)) => Ok(response),
     })
 }
@@ -81,7 +87,7 @@ async fn read(response: Response, limit: Duration) -> Result<Answer, Unanswered>
     let (parts, body) = response.into_parts();
     let body = match within(limit, Limited::new(body, MAX_ANSWER_BYTES).collect()).await {
         None => return Err(Unanswered::TimedOut),
-        Some(Err(error)) => return Err(Unanswered::Unreachable(error.to_string())),
+        Some(Err(error)) => return Err(Unanswered::Broken(error.to_string())),
         Some(Ok(body)) => body.to_bytes(),
     };
     Ok(Answer { status: parts.status, headers: parts.headers, body })

@@ -10,6 +10,14 @@ use std::fmt;
 pub struct Usd(pub Decimal);
 
 impl Usd {
+    /// Nothing.
+    pub const ZERO: Usd = Usd(Decimal::ZERO);
+
+    /// The sum.
+    pub fn saturating_add(self, other: Usd) -> Usd {
+        Usd(self.0.saturating_add(other.0))
+    }
+
     /// Reads a decimal number, in scientific notation too: LiteLLM prints costs as Python prints floats (`1.32e-05`).
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();

@@ -4,11 +4,11 @@ use crate::{
     auth,
     database::{self, text},
     error::{Error, Result},
-    input::Metadata,
     litellm::admin::{self, Wanted},
     money::Usd,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use spin_sdk::pg::ParameterValue;
 
 /// A team as the API shows it.
@@ -47,7 +47,7 @@ pub struct Team {
     /// What is shown of its newest key.
     pub key: Option<KeySummary>,
     /// The admin's own data about it.
-    pub metadata: Metadata,
+    pub metadata: Box<RawValue>,
     /// When it was created.
     pub created_at: String,
     /// When it was last changed.

@@ -1,4 +1,5 @@
-//! The WebAssembly components that spin.toml names: building and linting them.
+//! The WebAssembly components of the workspace, which are its packages that build a `cdylib`: the application's, which
+//! spin.toml names, and test-only ones, which tests add to it.
 
 use crate::{
     processes, progress, project,
@@ -6,9 +7,22 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
-/// The part of spin.toml that says what to build.
+/// Which components.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Those that spin.toml names.
+    Application,
+    /// All of the workspace.
+    WithTestOnly,
+}
+
+/// The part of spin.toml that says where components are looked for.
 #[derive(Deserialize)]
 struct Manifest {
     component: BTreeMap<String, Component>,
@@ -17,39 +31,48 @@ struct Manifest {
 #[derive(Deserialize)]
 struct Component {
     source: PathBuf,
-    build: Option<Build>,
+}
+
+/// The part of what `cargo metadata` prints that says what a package builds.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
 }
 
 #[derive(Deserialize)]
-struct Build {
-    command: String,
+struct Package {
+    name: String,
+    targets: Vec<Target>,
 }
 
-/// Builds every component with the profile `release` to where spin.toml looks for it.
-pub fn build() -> Result<()> {
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    crate_types: Vec<String>,
+}
+
+/// Builds components with the profile `release` to where spin.toml looks for them.
+pub fn build(scope: Scope) -> Result<()> {
     let toolchain = Toolchain::obtain()?;
-    let components = read_manifest()?;
     progress::step("Building the components", || {
         let mut cargo = toolchain.cargo("build");
-        cargo.args(["--release", "--target", TARGET]).args(packages(&components)?);
+        cargo.args(["--release", "--target", TARGET]).args(packages(scope)?);
         processes::run("cargo build", &mut cargo)?;
-        for (id, component) in &components {
-            let wasm = project::root().join(&component.source);
-            if !wasm.is_file() {
-                bail!("the build made no {} for the component {id} in spin.toml", wasm.display());
+        for (id, component) in read_manifest()? {
+            if !project::root().join(&component.source).is_file() {
+                bail!("no package builds {} for the component {id} in spin.toml", component.source.display());
             }
         }
         Ok(())
     })
 }
 
-/// Lints every component, and what they share, as compiled to WebAssembly. Any warning is an error.
+/// Lints all components, and what they share, as compiled to WebAssembly. Any warning is an error.
 pub fn lint() -> Result<()> {
     let toolchain = Toolchain::obtain()?;
-    let components = read_manifest()?;
     progress::step("Linting the components", || {
         let mut clippy = toolchain.clippy();
-        clippy.args(["--target", TARGET]).args(packages(&components)?);
+        clippy.args(["--target", TARGET]).args(packages(Scope::WithTestOnly)?);
         toolchain.deny_warnings(&mut clippy);
         processes::run("clippy for the components", &mut clippy)
     })
@@ -62,21 +85,26 @@ fn read_manifest() -> Result<BTreeMap<String, Component>> {
     Ok(manifest.component)
 }
 
-/// Cargo's arguments that select the packages of all components.
-fn packages(components: &BTreeMap<String, Component>) -> Result<Vec<String>> {
+/// Cargo's arguments that select the packages of components.
+fn packages(scope: Scope) -> Result<Vec<String>> {
+    let mut metadata = project::cargo("metadata");
+    metadata.args(["--no-deps", "--format-version", "1"]);
+    let metadata: Metadata = serde_json::from_str(&processes::output("cargo metadata", &mut metadata)?)?;
+    let manifest = read_manifest()?;
+    let in_application = |name: &str| {
+        let file = format!("{}.wasm", name.replace('-', "_"));
+        manifest.values().any(|component| component.source.file_name() == Some(Path::new(&file).as_os_str()))
+    };
+
     let mut arguments = Vec::new();
-    for (id, component) in components {
-        let Some(build) = &component.build else { continue };
-        let package = package(&build.command).with_context(|| {
-            format!("spin.toml: the build command of the component {id} must hold `--package NAME`")
-        })?;
-        arguments.extend(["--package".to_owned(), package.to_owned()]);
+    for package in metadata.packages {
+        let mut targets = package.targets.iter();
+        let component = targets.find(|target| target.crate_types.iter().any(|kind| kind == "cdylib"));
+        if component.is_some_and(|target| scope == Scope::WithTestOnly || in_application(&target.name)) {
+            arguments.extend(["--package".to_owned(), package.name]);
+        }
     }
     Ok(arguments)
-}
-
-fn package(build_command: &str) -> Option<&str> {
-    build_command.split_whitespace().skip_while(|word| *word != "--package").nth(1)
 }
 
 #[cfg(test)]
@@ -84,18 +112,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_package_is_read_from_the_build_command() {
-        let command = "cargo build --release --target wasm32-wasip2 --package llm-call";
-        assert_eq!(package(command), Some("llm-call"));
-        assert_eq!(package("cargo build --package"), None);
-        assert_eq!(package("make"), None);
-    }
-
-    #[test]
-    fn every_component_of_the_manifest_names_its_package() {
+    fn every_component_of_the_application_is_a_package_and_test_only_ones_are_not_among_them() {
         let components = read_manifest().expect("spin.toml can be read");
-        let built = components.values().filter(|component| component.build.is_some()).count();
-        assert_eq!(packages(&components).expect("each has one").len(), 2 * built);
-        assert!(built > 0);
+        let application = packages(Scope::Application).expect("cargo knows the packages");
+        assert_eq!(application.len(), 2 * components.len());
+        let all = packages(Scope::WithTestOnly).expect("cargo knows the packages");
+        assert!(application.iter().all(|argument| all.contains(argument)));
+        assert!(!application.contains(&"trap".to_owned()) && all.contains(&"trap".to_owned()));
     }
 }

@@ -33,7 +33,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Builds the WebAssembly components that spin.toml names, getting the compiler's wasm32-wasip2 target first.
+    /// Builds the WebAssembly components, the test-only ones too, getting the compiler's wasm32-wasip2 target first.
     Build,
     /// Starts the application with PostgreSQL and a LiteLLM stand-in, and serves until Ctrl-C.
     ///
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     processes::catch_signals();
     let result = match arguments.command {
-        Command::Build => components::build(),
+        Command::Build => components::build(components::Scope::WithTestOnly),
         Command::Up(options) => up::run(&options),
         Command::Test { filter } => test::run(filter.as_deref()),
         Command::Migrate { database_url } => {

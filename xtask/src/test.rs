@@ -1,7 +1,8 @@
 //! `cargo xtask test`: everything that has to hold before a change is good, in order, until the first failure.
 
 use crate::{
-    components, lock,
+    components::{self, Scope},
+    lock,
     postgres::{Home, Server},
     processes, progress, project,
 };
@@ -17,7 +18,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         processes::run("cargo clippy", clippy.args(["--all-targets", "--", "-D", "warnings"]))
     })?;
     components::lint()?;
-    components::build()?;
+    components::build(Scope::WithTestOnly)?;
 
     let lock_file = project::target().join("test-postgres.lock");
     let _lock = lock::take(&lock_file, "another `cargo xtask test` of this checkout")?;

@@ -2,7 +2,7 @@
 
 use crate::{
     application::{self, Runtime},
-    components,
+    components::{self, Scope},
     database::{self, Address},
     demo,
     litellm::{self, LiteLlm},
@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let runtime = Runtime::find();
     if !options.no_build {
-        components::build()?;
+        components::build(Scope::Application)?;
         build_programs(runtime, own_litellm.is_none())?;
     }
 

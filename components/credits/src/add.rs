@@ -7,7 +7,7 @@ use shared::{
     api::PathSlug,
     database::{self, text},
     error::{Error, Result},
-    input::{Amount, Body, Metadata, Name},
+    input::{Amount, Body, Metadata, Prose},
     litellm::admin::Wanted,
     settings,
     team::tell_litellm,
@@ -21,7 +21,7 @@ pub struct AddCredits {
     credits_amount: Option<Amount>,
     amount: Option<Amount>,
     credits: Option<Amount>,
-    reason: Option<Name>,
+    reason: Option<Prose>,
     #[serde(default)]
     metadata: Metadata,
 }

@@ -2,12 +2,13 @@
 
 use axum::Json;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use shared::{
     api::PathSlug,
     auth::Principal,
     database::{self, text},
     error::Result,
-    input::{Metadata, Page, Query},
+    input::{Page, Query},
 };
 use spin_sdk::pg::ParameterValue;
 
@@ -22,7 +23,7 @@ pub struct Transaction {
     balance_after: i64,
     reason: Option<String>,
     job_id: Option<String>,
-    metadata: Metadata,
+    metadata: Box<RawValue>,
     created_at: String,
 }
 

@@ -7,7 +7,7 @@ use shared::{
     auth::TeamKey,
     database::{self, optional_text, text, uuid},
     error::Result,
-    input::{Body, Metadata, Text},
+    input::{Body, Metadata, Prose},
     money::Usd,
 };
 
@@ -18,7 +18,7 @@ pub struct CompleteJob {
     status: FinalStatus,
     #[serde(default)]
     metadata: Metadata,
-    error_message: Option<Text<2000>>,
+    error_message: Option<Prose>,
 }
 
 /// `completed`, `failed` or `cancelled`.
@@ -56,6 +56,8 @@ struct Costs {
     total_tokens: i64,
     /// The sum of what is known; `null` when nothing is.
     total_cost_usd: Option<Usd>,
+    /// Calls whose cost is not known, or not yet.
+    unpriced_calls: i64,
     avg_latency_ms: i64,
     credit_applied: bool,
     credits_remaining: i64,

@@ -8,7 +8,7 @@ use shared::{
     auth::Principal,
     database::{self, optional_text, text, uuid},
     error::Result,
-    input::{Label, Metadata, Page, Query},
+    input::{Label, Page, Query},
     money::Usd,
 };
 use spin_sdk::pg::ParameterValue;
@@ -21,7 +21,7 @@ pub struct Job {
     user_id: Option<String>,
     job_type: String,
     status: String,
-    metadata: Metadata,
+    metadata: Box<RawValue>,
     error_message: Option<String>,
     created_at: String,
     started_at: Option<String>,
@@ -33,6 +33,8 @@ pub struct Job {
     total_tokens: i64,
     /// The sum of what is known; `null` when nothing is.
     total_cost_usd: Option<Usd>,
+    /// Calls whose cost is not known, or not yet.
+    unpriced_calls: i64,
     avg_latency_ms: i64,
     credit_applied: bool,
 }
@@ -51,7 +53,7 @@ pub struct Call {
     cost_usd: Option<Usd>,
     latency_ms: Option<i64>,
     error: Option<String>,
-    metadata: Metadata,
+    metadata: Box<RawValue>,
     created_at: String,
     /// The models that were tried; for the admin only.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -54,7 +54,7 @@ async fn llm_call_stream(key: TeamKey, PathJob(job_id): PathJob, RawBody(body): 
     let events = match first {
         Ok(events) => events,
         Err(failure) => {
-            call.settle(End::Failed, &Usage::default(), Some(&failure)).await?;
+            call.settle(End::Failed, &Usage::NONE, Some(&failure)).await?;
             return Ok(call.with_headers(failure.into_response()));
         }
     };

@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use futures::{SinkExt, channel::mpsc::Sender};
 use shared::{
     call::{End, OpenCall},
-    error::Error,
+    error::{Error, Result},
     litellm::{
         chat::{Chunk, Class, Event, Events, Failure, Usage},
         within,
@@ -46,28 +46,18 @@ impl Relay {
         // Closes the connection, by which LiteLLM knows that nobody listens any more.
         drop(events);
         let counted = Usage { completion_tokens: self.pieces, total_tokens: self.pieces, ..Usage::default() };
+        // Where nobody said what a complete answer used, what was counted is what is known.
+        let usage = self.usage.unwrap_or(counted);
         let settled = match ended {
-            // Complete, although nobody said what it used: what was counted is what is known.
-            Ok(()) => {
-                let usage = self.usage.unwrap_or(counted);
-                self.finish(&usage).await
-            }
-            Err(broken) => {
-                let (end, failure) = match broken {
-                    Broken::CallerLeft => (End::Cancelled, None),
-                    Broken::Model(class) => (End::Failed, Some(self.call.failure(&class))),
-                };
-                let counted = self.usage.unwrap_or(counted);
-                // Before the caller hears of it, who may then end the job at once.
-                self.call.broke_off(end, &counted, failure.as_ref()).await;
-                if let Some(failure) = &failure {
-                    self.fail(failure).await;
-                }
-                self.call.settle_broken_off(end, counted, failure.as_ref()).await
+            Ok(()) => self.finish(&usage).await,
+            Err(Broken::CallerLeft) => self.break_off(End::Cancelled, &usage, None).await,
+            Err(Broken::Model(class)) => {
+                let failure = self.call.failure(&class);
+                self.break_off(End::Failed, &usage, Some(&failure)).await
             }
         };
         if let Err(error) = settled {
-            eprintln!("call {}: not settled: {}", self.call.call_id, error.cause.unwrap_or(error.detail));
+            error.log("settling a call");
         }
     }
 
@@ -117,7 +107,7 @@ impl Relay {
         }
     }
 
-    async fn finish(&mut self, usage: &Usage) -> shared::error::Result<()> {
+    async fn finish(&mut self, usage: &Usage) -> Result<()> {
         // Settled first: whoever has seen the end of the stream finds the call in the job.
         let settled = self.call.settle(End::Succeeded, usage, None).await;
         let latency_ms = self.call.latency().as_millis();
@@ -130,12 +120,16 @@ impl Relay {
         settled
     }
 
-    async fn fail(&mut self, failure: &Error) {
-        if let Some(event) = event::error(failure) {
+    async fn break_off(&mut self, end: End, usage: &Usage, failure: Option<&Error>) -> Result<()> {
+        let settlement = self.call.settlement(end, usage, failure)?;
+        // Before the caller hears of it, who may then end the job at once.
+        settlement.announce().await;
+        if let Some(event) = failure.and_then(event::error) {
             // Whether it is read makes no difference to the call.
             _ = self.send(event).await;
         }
         // The caller need not wait while LiteLLM is asked what was used.
         self.caller.close_channel();
+        settlement.write_from_log().await
     }
 }

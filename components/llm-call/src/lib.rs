@@ -74,7 +74,7 @@ async fn llm_call(key: TeamKey, PathJob(job_id): PathJob, RawBody(body): RawBody
     let Completion { message, finish_reason, usage } = match answer {
         Ok(completion) => completion,
         Err(failure) => {
-            call.settle(End::Failed, &Usage::default(), Some(&failure)).await?;
+            call.settle(End::Failed, &Usage::NONE, Some(&failure)).await?;
             return Ok(call.with_headers(failure.into_response()));
         }
     };

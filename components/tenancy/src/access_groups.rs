@@ -7,7 +7,7 @@ use shared::{
     api::PathSlug,
     database::{self, optional_text, text, texts},
     error::{Error, Result},
-    input::{Body, Label, Name, Slug},
+    input::{Body, Label, Name, Prose, Slug},
 };
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 pub struct CreateAccessGroup {
     group_name: Slug,
     display_name: Option<Name>,
-    description: Option<Name>,
+    description: Option<Prose>,
     #[serde(default)]
     model_groups: Vec<Slug>,
     models: Option<Vec<Label>>,

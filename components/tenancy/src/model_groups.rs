@@ -12,7 +12,7 @@ use shared::{
     call::{MAX_MODELS, check_config},
     database::{self, optional_text, text},
     error::{Error, Result},
-    input::{Body, Label, Metadata, Name, Page, Query, Slug},
+    input::{Body, Label, Metadata, Name, Object, Page, Prose, Query, Slug},
 };
 use spin_sdk::pg::ParameterValue;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct CreateModelGroup {
     group_name: Slug,
     display_name: Option<Name>,
-    description: Option<Name>,
-    models: Vec<GroupModel>,
+    description: Option<Prose>,
+    models: Vec<Object<GroupModel>>,
     #[serde(default)]
     metadata: Metadata,
 }
@@ -51,7 +51,7 @@ pub struct ModelGroup {
     description: Option<String>,
     status: String,
     models: Vec<GroupModel>,
-    metadata: Metadata,
+    metadata: Box<RawValue>,
     created_at: String,
     updated_at: String,
 }
@@ -113,11 +113,12 @@ pub fn checked(models: &[GroupModel]) -> Result<String> {
 
 /// `POST /api/model-groups/create`
 pub async fn create(Body(new): Body<CreateModelGroup>) -> Result<Json<ModelGroup>> {
+    let models: Vec<GroupModel> = new.models.into_iter().map(|Object(model)| model).collect();
     let parameters = vec![
         text(&new.group_name),
         text(new.display_name.as_ref().map_or(new.group_name.as_str(), Name::as_str)),
         optional_text(new.description),
-        text(checked(&new.models)?),
+        text(checked(&models)?),
         text(new.metadata),
     ];
     database::call(

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use shared::{
     api::PathSlug,
     database::{self, optional_text, text},
@@ -28,7 +29,7 @@ pub struct Organization {
     name: String,
     status: String,
     litellm_organization_id: Option<String>,
-    metadata: Metadata,
+    metadata: Box<RawValue>,
     created_at: String,
     updated_at: String,
 }

@@ -11,7 +11,7 @@ use shared::{
     auth::Principal,
     database::{self, text, texts},
     error::Result,
-    input::{Body, NoFields, Page, Query, Slug},
+    input::{Body, ListBody, NoFields, Page, Query, Slug},
     team::{Changed, Team, tell_litellm},
 };
 use spin_sdk::pg::ParameterValue;
@@ -40,7 +40,7 @@ pub async fn get(principal: Principal, PathSlug(team_id): PathSlug) -> Result<Js
 /// Here the change holds at once. If LiteLLM can't be told, the answer is 503 and the same request again tells it.
 pub async fn set_model_groups(
     PathSlug(team_id): PathSlug,
-    Body(names): Body<Vec<Slug>>,
+    ListBody(names): ListBody<Slug>,
 ) -> Result<Json<Team>> {
     let parameters = vec![text(team_id), texts(&names)];
     changed("SELECT set_team_model_groups($1, $2)::text AS answer", parameters).await

@@ -8,19 +8,31 @@ use axum::{
 };
 use futures::StreamExt;
 use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, Error as _, MapAccess, Visitor},
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error as _, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::value::RawValue;
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 /// The most that a body may hold.
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
-/// A JSON body, read as JSON whatever its content type says.
+/// A JSON object as body, read as JSON whatever its content type says.
 pub struct Body<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        let Object(value) = parse_body(&read(request).await?)?;
+        Ok(Self(value))
+    }
+}
+
+/// A bare JSON list as body.
+pub struct ListBody<T>(pub Vec<T>);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for ListBody<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
@@ -43,6 +55,29 @@ impl<S: Sync> FromRequest<S> for RawBody {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoFields {}
+
+/// A `T` that is written as an object. What serde derives takes a list of the fields' values, too.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
 
 /// An object whose members are kept as the text they came as. None may be given twice.
 pub struct Fields<'a>(pub BTreeMap<String, &'a RawValue>);
@@ -159,7 +194,7 @@ mod tests {
         team_id: Slug,
         credits: Option<Credits>,
         #[serde(default)]
-        groups: Vec<Group>,
+        groups: Vec<Object<Group>>,
     }
 
     #[derive(Deserialize, Debug)]
@@ -170,7 +205,7 @@ mod tests {
     }
 
     fn refusal(body: &str) -> String {
-        parse_body::<Team>(body.as_bytes()).unwrap_err().detail
+        parse_body::<Object<Team>>(body.as_bytes()).map(|Object(team)| team).unwrap_err().detail
     }
 
     #[test]
@@ -192,7 +227,13 @@ mod tests {
             "groups[0].x: unknown field; expected name"
         );
         assert_eq!(refusal(r#"{"team_id": "a", "team_id": "b"}"#), "team_id: given more than once");
-        assert!(refusal("[]").starts_with("body: "), "{}", refusal("[]"));
+        for list in [r#"["a", 1, []]"#, r#"{"team_id": "a", "groups": [["b"]]}"#] {
+            assert!(
+                refusal(list).ends_with("invalid type: sequence, expected an object"),
+                "{}",
+                refusal(list)
+            );
+        }
         assert!(refusal("{").starts_with("body: not valid JSON: "));
         assert!(refusal(r#"{"team_id": "a"} x"#).starts_with("body: "));
     }

@@ -3,7 +3,7 @@
 use crate::money::Usd;
 use rust_decimal::prelude::ToPrimitive;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 use std::fmt;
 
 /// Text of 1 to `MAX` characters without control characters.
@@ -44,6 +44,27 @@ impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
 }
 
 impl<const MAX: usize> fmt::Display for Text<MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Text of 1 to 10,000 characters of any kind but U+0000: descriptions, reasons, what a program caught.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prose(String);
+
+impl<'de> Deserialize<'de> for Prose {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if (1..=10_000).contains(&text.chars().count()) && !text.contains('\0') {
+            Ok(Self(text))
+        } else {
+            Err(D::Error::custom("expected 1 to 10000 characters other than U+0000"))
+        }
+    }
+}
+
+impl fmt::Display for Prose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -131,20 +152,29 @@ impl<'de> Deserialize<'de> for Metadata {
     }
 }
 
-/// Whether PostgreSQL can read the strings of this JSON. Only escapes can bring in what it can't.
+/// Whether the strings of this JSON are text to PostgreSQL. Only an escape can bring in what is none: U+0000, or half of a pair
+/// of surrogates.
 fn is_storable(json: &str) -> bool {
-    fn without_nul(value: &Value) -> bool {
-        match value {
-            Value::String(text) => !text.contains('\0'),
-            Value::Array(values) => values.iter().all(without_nul),
-            Value::Object(members) => {
-                members.iter().all(|(name, value)| !name.contains('\0') && without_nul(value))
+    let code_unit = |escape: &str| u16::from_str_radix(escape.get(2..6)?, 16).ok();
+    let mut rest = json;
+    while let Some(escape) = rest.find('\\').and_then(|at| rest.get(at..)) {
+        let length = if !escape.starts_with("\\u") {
+            2
+        } else {
+            match code_unit(escape) {
+                None | Some(0 | 0xDC00..=0xDFFF) => return false,
+                Some(0xD800..=0xDBFF) => {
+                    match escape.get(6..).filter(|low| low.starts_with("\\u")).and_then(code_unit) {
+                        Some(0xDC00..=0xDFFF) => 12,
+                        _ => return false,
+                    }
+                }
+                Some(_) => 6,
             }
-            _ => true,
-        }
+        };
+        rest = escape.get(length..).unwrap_or_default();
     }
-    // Reading it as a value refuses unpaired surrogates.
-    !json.contains("\\u") || serde_json::from_str(json).is_ok_and(|value| without_nul(&value))
+    true
 }
 
 impl fmt::Display for Metadata {

@@ -25,6 +25,9 @@ pub struct Failure {
     pub status: Option<u16>,
     /// What the seller may want to read; names models, so it is not for the caller.
     pub reason: String,
+    /// Whether it is certain that this attempt cost nothing. LiteLLM bills nothing for what it answers with an error, but what is
+    /// given up on may run to its end there.
+    pub cost_known: bool,
 }
 
 /// What a failure means for the call. The first group is worth another model, the second is not.
@@ -89,27 +92,29 @@ impl Class {
 
 impl From<Unanswered> for Failure {
     fn from(unanswered: Unanswered) -> Self {
-        let class = match unanswered {
-            Unanswered::Unreachable(_) => Class::Unreachable,
-            Unanswered::TimedOut => Class::TimedOut,
+        let (class, cost_known) = match unanswered {
+            Unanswered::Unreachable(_) => (Class::Unreachable, true),
+            Unanswered::Broken(_) => (Class::Unreachable, false),
+            Unanswered::TimedOut => (Class::TimedOut, false),
         };
-        Failure { class, status: None, reason: unanswered.to_string() }
+        Failure { class, status: None, reason: unanswered.to_string(), cost_known }
     }
 }
 
 impl Failure {
     fn unreadable(reason: impl ToString) -> Self {
-        Failure {
-            class: Class::Failed,
-            status: None,
-            reason: format!("unreadable answer: {}", reason.to_string()),
-        }
+        Self::of_model(format!("unreadable answer: {}", reason.to_string()))
+    }
+
+    /// A failure within an answer.
+    fn of_model(reason: String) -> Self {
+        Failure { class: Class::Failed, status: None, reason, cost_known: false }
     }
 
     fn of(answer: &Answer) -> Self {
         let problem = answer.problem();
         let class = classify(answer, &problem);
-        Failure { class, status: Some(answer.status.as_u16()), reason: problem.message }
+        Failure { class, status: Some(answer.status.as_u16()), reason: problem.message, cost_known: true }
     }
 }
 
@@ -162,6 +167,12 @@ pub struct Usage {
     /// In a stream's last event; unknown when LiteLLM has no price for the model.
     #[serde(default)]
     pub cost: Option<Usd>,
+}
+
+impl Usage {
+    /// Of a call that got no answer: no tokens, no cost.
+    pub const NONE: Usage =
+        Usage { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0, cost: Some(Usd::ZERO) };
 }
 
 /// A buffered answer of a model.
@@ -296,12 +307,8 @@ impl Events {
             return Ok(event);
         }
         match self.inner.next().await {
-            None => {
-                Err(Failure { class: Class::Failed, status: None, reason: "the stream ended early".into() })
-            }
-            Some(Err(error)) => {
-                Err(Failure { class: Class::Failed, status: None, reason: error.to_string() })
-            }
+            None => Err(Failure::of_model("the stream ended early".into())),
+            Some(Err(error)) => Err(Failure::of_model(error.to_string())),
             Some(Ok(event)) => parse_event(&event.data),
         }
     }
@@ -312,7 +319,7 @@ fn parse_event(data: &str) -> Result<Event, Failure> {
         return Ok(Event::Done);
     }
     if let Ok(Envelope { error }) = serde_json::from_str(data) {
-        return Err(Failure { class: Class::Failed, status: None, reason: error.message });
+        return Err(Failure::of_model(error.message));
     }
     serde_json::from_str(data).map(Event::Chunk).map_err(Failure::unreadable)
 }

@@ -68,7 +68,7 @@ impl TryFrom<String> for BudgetMode {
     }
 }
 
-/// `1h`, `24h`, `7d`, `30d`, `1mo`: what LiteLLM takes.
+/// `1h`, `24h`, `7d`, `30d`, `1mo`: what LiteLLM takes. Of months it takes more than one only when the year has them left.
 #[derive(Deserialize, Serialize)]
 #[serde(try_from = "String")]
 struct BudgetDuration(String);
@@ -80,8 +80,8 @@ impl TryFrom<String> for BudgetDuration {
         let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
         let number = text.strip_suffix(unit).and_then(|number| number.parse::<u16>().ok());
         match (number, unit) {
-            (Some(1..), "s" | "m" | "h" | "d" | "w" | "mo") => Ok(Self(text)),
-            _ => Err("expected a number from 1 to 65535 and s, m, h, d, w or mo, like 30d"),
+            (Some(1..), "s" | "m" | "h" | "d" | "w") | (Some(1), "mo") => Ok(Self(text)),
+            _ => Err("expected a number from 1 to 65535 and s, m, h, d or w, like 30d, or 1mo"),
         }
     }
 }

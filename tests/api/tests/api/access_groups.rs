@@ -88,22 +88,18 @@ async fn models_are_refused_where_their_group_can_not_be_made() {
 #[tokio::test]
 async fn a_team_may_use_all_groups_of_its_access_groups_after_its_own() {
     let app = TestApp::start().await;
-    let (own, shared, further) = (
-        app.model_group(&["gpt-4o-mini"]).await,
-        app.model_group(&["gpt-4o"]).await,
-        app.model_group(&["gpt-4"]).await,
-    );
+    let (own, second) = (app.model_group(&["gpt-4o-mini"]).await, app.model_group(&["gpt-4-turbo"]).await);
+    let (shared, further) = (app.model_group(&["gpt-4o"]).await, app.model_group(&["gpt-4"]).await);
     create(&app, json!({"group_name": "Both", "model_groups": [shared, own]})).await.ok();
     create(&app, json!({"group_name": "Further", "model_groups": [further]})).await.ok();
-    let fields = json!({"model_groups": [own], "access_groups": ["Both", "Further"], "credits_allocated": 5});
+    let fields =
+        json!({"model_groups": [own, second], "access_groups": ["Both", "Further"], "credits_allocated": 5});
     let team = app.team_with(fields).await;
 
     let shown = team.client.get(&format!("/api/teams/{}", team.id)).await.ok();
-    assert_eq!(
-        (&shown["model_groups"], &shown["access_groups"]),
-        (&json!([own]), &json!(["Both", "Further"]))
-    );
-    assert_eq!(shown["allowed_models"], json!(["gpt-4o-mini", "gpt-4o", "gpt-4"]));
+    let (groups, access_groups) = (json!([own, second]), json!(["Both", "Further"]));
+    assert_eq!((&shown["model_groups"], &shown["access_groups"]), (&groups, &access_groups));
+    assert_eq!(shown["allowed_models"], json!(["gpt-4o-mini", "gpt-4-turbo", "gpt-4o", "gpt-4"]));
     let job = team.job().await;
     for (asked, expected) in [(json!(null), &own), (json!(shared), &shared), (json!(further), &further)] {
         let body = json!({"model_group": asked, "messages": [{"role": "user", "content": "hello"}]});

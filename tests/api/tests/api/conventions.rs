@@ -167,6 +167,44 @@ async fn a_body_of_just_4_mib_is_read() {
     Answer::of(request.body(body)).await.ok();
 }
 
+#[tokio::test]
+async fn a_body_may_come_in_chunks_without_a_length() {
+    let app = TestApp::start().await;
+    let mut request = head("/api/organizations/create", "transfer-encoding: chunked");
+    for part in ["{\"na", "me\": \"Te", "st\"}", ""] {
+        request.push_str(&format!("{:x}\r\n{part}\r\n", part.len()));
+    }
+    let answer = raw(&app, request.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    app.admin().get("/api/organizations/test").await.ok();
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_does_nothing_even_if_it_is_json_so_far() {
+    let app = TestApp::start().await;
+    let address = app.url().trim_start_matches("http://").to_owned();
+    for header in ["content-length: 100", "transfer-encoding: chunked"] {
+        let mut connection = TcpStream::connect(&address).await.expect("a connection");
+        let chunk = if header.contains("chunked") { "f\r\n" } else { "" };
+        let request = format!("{}{chunk}{}", head("/api/organizations/create", header), r#"{"name":"Test"}"#);
+        connection.write_all(request.as_bytes()).await.expect("sent");
+        connection.shutdown().await.expect("closed");
+        let mut answer = vec![];
+        // The server closes when it is done with the request, with or without an answer.
+        let closed = timeout(Duration::from_secs(20), connection.read_to_end(&mut answer)).await;
+        assert!(
+            closed.is_ok() && !answer.starts_with(b"HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    app.admin().get("/api/organizations/test").await.refused(
+        404,
+        "not_found",
+        "Organization 'test' not found",
+    );
+}
+
 async fn answer_to_id(client: &Client, id: &[u8]) -> Answer {
     let id = reqwest::header::HeaderValue::from_bytes(id).expect("a header");
     Answer::of(client.request(Method::GET, "/health").header("x-request-id", id)).await

@@ -151,6 +151,22 @@ async fn a_key_does_not_reach_another_team_nor_learn_whether_it_exists() {
     assert_eq!(without_use_of_keys(&stored(&app).await), without_use_of_keys(&before));
 }
 
+#[tokio::test]
+async fn an_encoded_id_is_the_same_id() {
+    let app = TestApp::start().await;
+    let (team, other) = (app.team(1).await, app.team(1).await);
+    let encoded = |id: &str| id.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    for route in ["/api/teams/{}", "/api/teams/{}/jobs", "/api/credits/teams/{}/balance"] {
+        team.client.get(&route.replace("{}", &encoded(&team.id))).await.ok();
+        let detail = format!("API key does not belong to team '{}'", other.id);
+        team.client.get(&route.replace("{}", &encoded(&other.id))).await.refused(403, "wrong_team", &detail);
+    }
+    let job = other.job().await;
+    let answer = team.client.get(&format!("/api/jobs/{}", encoded(&job))).await;
+    answer.refused(404, "not_found", "Job not found");
+    other.client.get(&format!("/api/jobs/{}", encoded(&job))).await.ok();
+}
+
 /// When a key was last used is no change that anybody asked for.
 fn without_use_of_keys(stored: &str) -> Vec<&str> {
     stored.lines().filter(|line| !line.contains("\\x")).collect()
@@ -221,6 +237,7 @@ async fn keys_are_shown_once_and_kept_nowhere() {
 
     let (stored, logs) = (stored(&app).await, app.logs());
     let hex = team.key.bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert!(stored.contains(&team.id) && !logs.is_empty(), "else there is nothing to find");
     let mut secrets = vec![team.key.trim_start_matches("sk-").to_owned(), hex, "test-admin-key".into()];
     secrets.extend(app.stand_in().map(|stand_in| stand_in.master_key().to_owned()));
     for secret in secrets {

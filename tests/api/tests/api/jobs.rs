@@ -109,7 +109,7 @@ async fn a_call_that_failed_keeps_the_credit_of_a_completed_job() {
     let app = TestApp::start().await;
     let team = app.team(1).await;
     let job = team.job().await;
-    team.call(&job, "hello").await.ok();
+    let tokens = team.call(&job, "hello").await.ok()["metadata"]["tokens_used"].clone();
     assert_eq!(team.call(&job, "[[status=500]]").await.status, 502);
     let done = team.complete(&job, "completed").await.ok();
     let costs = &done["costs"];
@@ -118,6 +118,7 @@ async fn a_call_that_failed_keeps_the_credit_of_a_completed_job() {
         (&json!(2), &json!(1), &json!(1))
     );
     assert_eq!((&costs["credit_applied"], &costs["credits_remaining"]), (&json!(false), &json!(1)));
+    assert!(tokens.as_i64() > Some(0) && costs["total_tokens"] == tokens, "{done}");
     let failed = &done["calls"][1];
     assert!(failed["error"].is_string() && done["calls"][0]["error"].is_null(), "{done}");
     app.check_invariants().await;

@@ -2,6 +2,7 @@
 
 mod access_groups;
 mod bad_input;
+mod bad_values;
 mod conventions;
 mod credits;
 mod exactness;
@@ -9,9 +10,12 @@ mod expiry;
 mod fixtures;
 mod identity;
 mod jobs;
+mod ledger;
 mod litellm_teams;
 mod metadata;
 mod model_groups;
 mod organizations;
+mod outages;
 mod stale_keys;
+mod team_creation;
 mod teams;

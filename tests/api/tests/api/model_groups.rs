@@ -153,6 +153,12 @@ async fn resolving_shows_models_only_to_those_who_may_use_them() {
         assert_eq!(resolve(&other).await.ok(), expected);
         resolve("None").await.refused(404, "not_found", "Model group 'None' not found");
     }
+    let own = team.client.get(&format!("/api/model-groups/{single}/resolve")).await.ok();
+    assert_eq!(
+        (&own["primary_model"], &own["team_has_access"]),
+        (&json!("gpt-4"), &json!(true)),
+        "a team need not say which"
+    );
     let of_nobody = app.admin().get(&format!("/api/model-groups/{group}/resolve?team_id=None")).await;
     of_nobody.refused(404, "not_found", "Team 'None' not found");
 }

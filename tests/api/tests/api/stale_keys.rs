@@ -2,6 +2,7 @@
 
 use crate::fixtures::{sql, stored};
 use api_tests::{Answer, Options, Team, TestApp};
+use futures::future::join_all;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,17 @@ async fn suspending_and_resuming_hold_at_once_whatever_is_cached() {
     }
     team.complete(&job, "completed").await.ok();
     app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn reads_that_meet_a_suspension_leave_nothing_behind_that_would_let_later_ones_pass() {
+    let app = app_caching_for(60).await;
+    let team = app.team(5).await;
+    for _ in 0..30 {
+        put(&app, &team, "resume").await; // which forgets the key, so that the reads look it up
+        futures::join!(put(&app, &team, "suspend"), join_all((0..8).map(|_| show(&team))));
+        show(&team).await.refused(403, "team_suspended", &format!("Team '{}' is suspended", team.id));
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,8 @@ async fn the_answer_has_the_models_words_and_what_the_caller_may_know_about_them
     assert_eq!(members(&body), ["call_id", "metadata", "response"].into());
     assert_eq!(body["call_id"], call_id);
     assert_eq!(Uuid::parse_str(&call_id).expect("a UUID").get_version_num(), 7);
+    let response = members(&body["response"]);
+    assert!(!response.contains("provider_specific_fields"), "what is the provider's own: {response:?}");
     assert_eq!(body["response"]["content"], "You said: hello");
     assert_eq!(body["response"]["role"], "assistant");
     assert_eq!(body["response"]["finish_reason"], "stop");

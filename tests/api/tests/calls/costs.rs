@@ -1,6 +1,6 @@
 //! Tokens and costs: exact, and unknown where they are unknown.
 
-use crate::fixtures::{call, events, prompt, stream};
+use crate::fixtures::{call, events, group_of, prompt, stream};
 use api_tests::{Team, TestApp};
 use serde_json::json;
 
@@ -182,5 +182,19 @@ async fn one_failed_call_keeps_the_credit_of_the_whole_job() {
     assert_eq!(costs["total_cost_usd"].as_f64(), Some(0.00015));
     assert_eq!(completed["calls"][1]["error"], "LLM call failed: The model failed");
     assert_eq!(team.balance().await["credits_available"], json!(1));
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_call_that_we_gave_up_on_is_not_said_to_have_cost_nothing() {
+    let app = TestApp::start().await;
+    let impatient = json!([{"model_name": "slow", "priority": 0, "config": {"timeout_ms": 300}}]);
+    let group = group_of(&app, impatient).await;
+    let team = app.team_with(json!({"credits_allocated": 1, "model_groups": [group]})).await;
+    let job = team.job().await;
+    assert_eq!(call(&team, &job, prompt(&tokens(1000, 500))).await.status, 504);
+    // LiteLLM lets the model go on, and bills all of it.
+    let read = team.read(&job).await;
+    assert_ne!(read["total_cost_usd"].as_f64(), Some(0.0), "unknown, or what LiteLLM says: {read}");
     app.check_invariants().await;
 }

@@ -1,6 +1,6 @@
 //! What the tests of calls share.
 
-use api_tests::{Answer, Sse, Team, TestApp};
+use api_tests::{Answer, Options, Sse, Team, TestApp};
 use litellm_stand_in::{Recorded, StandIn};
 use serde_json::{Value, json};
 use std::{
@@ -8,6 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 use uuid::Uuid;
+
+/// An application whose components have so few connections to the database each that waiting calls can't hold one.
+pub async fn app_with_connections(max_pg_connections: usize) -> TestApp {
+    let settings = host::Settings { max_pg_connections, ..host::Settings::default() };
+    TestApp::start_with(Options { settings, ..Options::default() }).await
+}
 
 /// A request with this prompt and nothing else.
 pub fn prompt(prompt: &str) -> Value {

@@ -1,6 +1,8 @@
 //! A client that leaves pays for what it used, and no call stays unsettled because of it.
 
-use crate::fixtures::{call_when, calls_that_are, completions, eventually, prompt, stream};
+use crate::fixtures::{
+    app_with_connections, call_when, calls_that_are, completions, eventually, prompt, stream,
+};
 use api_tests::{Options, Team, TestApp};
 use litellm_stand_in::Outcome;
 use serde_json::{Value, json};
@@ -196,7 +198,7 @@ async fn a_reader_who_takes_nothing_for_too_long_has_left() {
 
 #[tokio::test]
 async fn thirty_clients_that_leave_at_once_leave_nothing_open() {
-    let app = TestApp::start().await;
+    let app = app_with_connections(16).await;
     let team = app.team(30).await;
     let jobs = futures::future::join_all((0..30).map(|_| team.job())).await;
     let leaving = jobs.iter().enumerate().map(async |(index, job)| {

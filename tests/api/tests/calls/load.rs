@@ -1,6 +1,6 @@
 //! Many calls at once.
 
-use crate::fixtures::{calls_that_are, events, eventually, prompt, stream};
+use crate::fixtures::{app_with_connections, calls_that_are, events, eventually, prompt, stream};
 use api_tests::TestApp;
 use futures::future::join_all;
 use serde_json::json;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 #[tokio::test]
 async fn fifty_calls_on_a_slow_model_all_settle_and_hold_up_nobody_else() {
-    let app = TestApp::start().await;
+    let app = app_with_connections(16).await;
     let (team, other) = (app.team(1).await, app.team(1).await);
     let (job, others_job) = (team.job().await, other.job().await);
     let slow = {
@@ -39,7 +39,7 @@ async fn fifty_calls_on_a_slow_model_all_settle_and_hold_up_nobody_else() {
 
 #[tokio::test]
 async fn forty_streams_at_once_in_one_job_do_not_mix() {
-    let app = TestApp::start().await;
+    let app = app_with_connections(16).await;
     let team = app.team(1).await;
     let job = team.job().await;
     let words: Vec<String> = (0..40).map(|index| format!("word-{index} of {index}")).collect();

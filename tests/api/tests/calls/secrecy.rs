@@ -88,6 +88,22 @@ async fn what_a_provider_says_about_a_bad_request_is_passed_on_without_the_model
 }
 
 #[tokio::test]
+async fn a_model_that_its_provider_names_in_a_complaint_is_called_by_its_groups_name() {
+    let app = TestApp::start().await;
+    let group = app.model_group(&["expensive"]).await;
+    let team = app.team_with(serde_json::json!({"credits_allocated": 1, "model_groups": [group]})).await;
+    let job = team.job().await;
+    // The fake provider complains that there is no mark of that name.
+    let answer = team.call(&job, "[[expensive=1]]").await;
+    let detail = answer.body["detail"].as_str().expect("a detail");
+    assert!(detail.contains(&format!("there is no mark {group}")), "{detail}");
+    assert!(!answer.text.contains("expensive"), "{}", answer.text);
+    let kept = team.read(&job).await;
+    assert!(!kept.to_string().contains("expensive"), "{kept}");
+    app.check_invariants().await;
+}
+
+#[tokio::test]
 async fn what_a_team_reads_about_its_jobs_names_no_model() {
     let app = TestApp::start().await;
     let team = app.team_using(&["err500", "gpt-4o-mini", "err503"], 2).await;

@@ -1,6 +1,6 @@
 //! How many statements a request costs. Each is a checkout of a connection and three round trips, so the number is a promise.
 
-use crate::fixtures::{events, prompt, stream};
+use crate::fixtures::{app_with_connections, events, prompt, stream};
 use api_tests::{Options, TestApp};
 use serde_json::json;
 
@@ -98,9 +98,7 @@ async fn fallbacks_and_refusals_cost_no_statement_more() {
 
 #[tokio::test]
 async fn a_waiting_call_holds_no_connection() {
-    // One connection for each component: a call that kept it would block the next one.
-    let settings = host_settings(1);
-    let app = TestApp::start_with(Options { settings, ..Options::default() }).await;
+    let app = app_with_connections(1).await;
     let team = app.team(1).await;
     let job = team.job().await;
     let answers = futures::future::join_all((0..5).map(|_| team.call(&job, "[[first_ms=2500]] hello")));
@@ -109,8 +107,4 @@ async fn a_waiting_call_holds_no_connection() {
         answer.ok();
     }
     app.check_invariants().await;
-}
-
-fn host_settings(max_pg_connections: usize) -> host::Settings {
-    host::Settings { max_pg_connections, ..host::Settings::default() }
 }

@@ -41,6 +41,23 @@ async fn a_failure_within_a_stream_is_an_error_event_and_no_done() {
 }
 
 #[tokio::test]
+async fn whoever_has_seen_a_stream_fail_is_not_charged_however_soon_the_job_is_completed() {
+    let app = TestApp::start().await;
+    let team = app.team_using(&["midstream-error"], 1).await;
+    for _ in 0..5 {
+        let job = team.job().await;
+        let mut stream = stream(&team, &job, prompt("hello")).await;
+        while let Some(event) = stream.next().await
+            && !event.starts_with("event: error")
+        {}
+        let costs = team.complete(&job, "completed").await.ok()["costs"].clone();
+        assert_eq!((&costs["failed_calls"], &costs["credit_applied"]), (&json!(1), &json!(false)));
+        call_when(&team, &job, "the bill", |call| !call["cost_usd"].is_null()).await;
+    }
+    app.check_invariants().await;
+}
+
+#[tokio::test]
 async fn no_other_model_goes_on_where_a_stream_broke_off() {
     let app = TestApp::start().await;
     let Some(stand_in) = app.stand_in() else { return };

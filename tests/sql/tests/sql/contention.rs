@@ -200,12 +200,13 @@ async fn contend(credits: i64, fields: Value) {
     }))
     .await;
 
-    let heard = contention.heard.lock().unwrap();
+    let Contention { team, heard } = contention;
+    let heard = heard.into_inner().unwrap();
     println!("{:?}, {} jobs", heard.counts, heard.jobs.len());
     // The last deadlines that are near pass within two seconds.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    world.sweep_team(&contention.team.id).await.done();
-    compare(&world, &contention.team, credits, &heard).await;
+    world.sweep_team(&team.id).await.done();
+    compare(&world, &team, credits, &heard).await;
     world.check_invariants().await;
 }
 

@@ -82,18 +82,35 @@ async fn a_sweep_does_not_wait_for_a_job_that_is_being_completed_nor_expires_it(
     let job = world.job(&team).await;
     let completing = world.session().await;
     completing.run("BEGIN").await.done();
+    // In that transaction's time the deadline is still to come, in the sweep's it has passed.
+    world.run(&format!("UPDATE jobs SET expires_at = clock_timestamp() WHERE job_id = '{job}'")).await.done();
     let completed = completing.complete_job(team.key, job, "completed", &json!({})).await.done();
-    // Not in force until it commits: the sweep sees an open job that is overdue, and a lock on it.
-    completing
-        .run(&format!("UPDATE jobs SET expires_at = now() - interval '1 second' WHERE job_id = '{job}'"))
-        .await
-        .done();
 
     timeout(Duration::from_secs(5), world.sweep_team(&team.id)).await.expect("it does not wait").done();
     completing.run("COMMIT").await.done();
     world.sweep_team(&team.id).await.done();
     assert_eq!(completed["costs"]["credit_applied"], json!(true));
     assert_eq!((world.job_status(job).await.as_str(), world.account(&team).await), ("completed", (1, 1, 0)));
+    world.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_sweep_does_not_wait_for_a_call_that_is_being_settled_nor_abandons_it() {
+    let world = World::new().await;
+    let team = world.team(1).await;
+    let job = world.job(&team).await;
+    let (settled, lost) = (world.opened_call(&team, job).await, world.opened_call(&team, job).await);
+    world.call_is_overdue(settled).await;
+    world.call_is_overdue(lost).await;
+    let settling = world.session().await;
+    settling.run("BEGIN").await.done();
+    settling.settle_call(settled, "succeeded", 5, None, true).await.done();
+
+    timeout(Duration::from_secs(5), world.sweep_team(&team.id)).await.expect("it does not wait").done();
+    settling.run("COMMIT").await.done();
+    world.sweep_team(&team.id).await.done();
+    assert_eq!(world.call_status(settled).await, "succeeded");
+    assert_eq!(world.call_status(lost).await, "abandoned");
     world.check_invariants().await;
 }
 

@@ -1,7 +1,7 @@
 //! Each failure on purpose has its own SQLSTATE and a message for the caller, and leaves no trace.
 
-use serde_json::{Value, json};
-use sql_tests::{Answer, Expect, Team, World};
+use serde_json::json;
+use sql_tests::{Answer, Expect, World};
 use uuid::Uuid;
 
 /// What a key may be used for: each function that acts on behalf of one.
@@ -187,6 +187,7 @@ async fn what_does_not_exist_is_not_found_by_its_name() {
         ("get_model_group('x')", "Model group"),
         ("resolve_model_group('x', 'x')", "Model group"),
         ("resolve_model_group('Chat', 'x')", "Team"),
+        ("get_team_model_group('x', 'x')", "Model group"),
         ("get_model_access_group('x')", "Model access group"),
         ("create_model_access_group('new', 'new', NULL, ARRAY['Chat', 'x'], NULL)", "Model group"),
         ("get_team('x')", "Team"),
@@ -301,22 +302,10 @@ async fn a_job_that_has_ended_takes_no_calls_and_no_other_end() {
 }
 
 #[tokio::test]
-async fn invalid_requests_that_only_the_database_can_see_are_refused() {
+async fn a_default_group_that_is_not_among_the_teams_groups_is_refused() {
     let world = World::new().await;
     let spec = World::spec("new", json!({"default_model_group": "Code"}));
     let answer = world.begin_team(Uuid::now_v7(), 60, &spec).await;
     answer.refused("LJ010", "default_model_group: 'Code' is not among the team's model groups");
-
-    let team: Team = world.team(1).await;
-    let job = world.job(&team).await;
-    let before = state(&world).await;
-    let large = json!({"large": "x".repeat(16_384)});
-    let answer = world.complete_job(team.key, job, "completed", &large).await;
-    answer.refused("LJ010", "metadata: together with the job's it may be at most 16384 bytes long");
-    assert_eq!(state(&world).await, before);
-
-    let fits =
-        world.complete_job(team.key, job, "completed", &json!({"large": "x".repeat(16_000)})).await.done();
-    assert_eq!(fits["costs"]["credit_applied"], Value::Bool(true));
     world.check_invariants().await;
 }

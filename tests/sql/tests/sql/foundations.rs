@@ -1,6 +1,6 @@
 //! Ids, times, metadata, and the order of a team's model groups.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sql_tests::{Expect, World};
 use uuid::{Uuid, Variant};
 
@@ -72,8 +72,14 @@ async fn merged_metadata_has_the_members_of_both_and_of_the_second_where_both_ha
 }
 
 #[tokio::test]
-async fn merged_metadata_keeps_the_text_of_its_values() {
+async fn merged_metadata_keeps_the_text_of_its_values_and_all_of_it_where_nothing_is_added() {
     let world = World::new().await;
+    let object = r#"{ "b":1.0,"a" : "\u00e9\/","b":2 }"#;
+    for (first, second) in [(object, "{}"), ("{}", object)] {
+        let statement = "SELECT merged($1::text::json, $2::text::json)::text";
+        let merged = world.client.query_one(statement, &[&first, &second]).await.expect("an object");
+        assert_eq!(merged.get::<_, &str>(0), object);
+    }
     let value = r#"{"b": 1.500,  "a": 123456789012345678901234567890}"#;
     let kept =
         world.text(&format!(r#"SELECT merged('{{"old": 1E2}}', '{{"new": {value}}}') -> 'new'"#)).await;
@@ -98,10 +104,10 @@ async fn a_teams_groups_are_its_own_in_order_and_then_those_of_its_access_groups
         (json!([]), json!([]), json!([])),
     ] {
         let team = world.team_with(0, json!({"model_groups": own, "access_groups": access})).await;
-        let answer = world.call("SELECT list_team_model_groups($1)::text", &[&team.id]).await.done();
-        let names: Vec<Value> =
-            answer.as_array().expect("a list").iter().map(|group| group["group_name"].clone()).collect();
-        assert_eq!(Value::Array(names), expected, "own {own}, by access groups {access}");
+        let statement = "SELECT coalesce(json_agg(g ->> 'group_name'), '[]')::text
+                         FROM json_array_elements(list_team_model_groups($1, 10, 0) -> 'model_groups') g";
+        let answer = world.call(statement, &[&team.id]).await.done();
+        assert_eq!(answer, expected, "own {own}, by access groups {access}");
     }
 }
 
