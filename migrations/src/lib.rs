@@ -11,7 +11,9 @@
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
-use tokio_postgres::{Client, NoTls, error::DbError};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Config, NoTls, config::SslMode, error::DbError};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// The advisory lock that a run holds, in each database on its own. An arbitrary constant: the ASCII codes of `llm-jobs`.
 const LOCK: i64 = i64::from_be_bytes(*b"llm-jobs");
@@ -58,6 +60,9 @@ pub struct Applied {
 
 /// Brings the database that `database_url` names (a `postgres://` URL or `key=value` pairs) up to date with [`ALL`].
 ///
+/// The connection is encrypted if and only if the address says `sslmode=require`. The server's certificate must then be
+/// for its host name and from an authority that the system trusts, or one in the file that `SSL_CERT_FILE` names.
+///
 /// # Errors
 /// When the server can't be reached, a file fails (the error says where; it and the files after it have no effect), an
 /// applied file was changed since, or the database holds migrations that this build does not know.
@@ -66,9 +71,7 @@ pub async fn apply(database_url: &str) -> Result<Applied> {
 }
 
 async fn apply_these(database_url: &str, migrations: &[Migration]) -> Result<Applied> {
-    let (mut client, connection) =
-        tokio_postgres::connect(database_url, NoTls).await.context("cannot connect to PostgreSQL")?;
-    let connection = tokio::spawn(connection);
+    let (mut client, connection) = connect(database_url).await?;
 
     client
         .execute("SELECT pg_advisory_lock($1)", &[&LOCK])
@@ -80,6 +83,22 @@ async fn apply_these(database_url: &str, migrations: &[Migration]) -> Result<App
     drop(client);
     let _ = connection.await;
     applied
+}
+
+/// Connects; the task ends with the connection.
+async fn connect(database_url: &str) -> Result<(Client, JoinHandle<()>)> {
+    const FAILED: &str = "cannot connect to PostgreSQL";
+    let config: Config = database_url.parse().context("the database's address is no PostgreSQL URL")?;
+    // How the connection ended shows in the answer to whatever was asked last.
+    if config.get_ssl_mode() != SslMode::Require {
+        let (client, connection) = config.connect(NoTls).await.context(FAILED)?;
+        return Ok((client, tokio::spawn(async { drop(connection.await) })));
+    }
+    let Ok((tls, _unreadable)) = MakeRustlsConnect::with_native_certs() else {
+        bail!("sslmode=require: the system has no certificates of authorities (or SSL_CERT_FILE names none)");
+    };
+    let (client, connection) = config.connect(tls).await.context(FAILED)?;
+    Ok((client, tokio::spawn(async { drop(connection.await) })))
 }
 
 async fn apply_locked(client: &mut Client, migrations: &[Migration]) -> Result<Applied> {

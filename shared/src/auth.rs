@@ -226,21 +226,41 @@ async fn cached(hash: &[u8; 32]) -> Option<Found> {
 
 async fn remember(hash: &[u8; 32], found: &Found) {
     let Ok(lifetime @ 1..) = settings::parsed::<u64>("auth_cache_seconds").await else { return };
+    let hash = hex(hash);
     let entry =
         Entry { key_id: found.key_id, team_id: found.team_id.clone(), until: now().saturating_add(lifetime) };
     if let (Ok(store), Ok(entry)) = (Store::open_default().await, serde_json::to_vec(&entry)) {
         // Without the entry the next request asks the database again: slower, not wrong.
-        _ = store.set(cache_key(&hex(hash)), entry).await;
+        _ = store.set(cache_key(&hash), entry).await;
+        // Between the look-up and this the team may have changed, and `forget` found nothing yet to drop.
+        if recently_forgotten(&store, &hash).await {
+            _ = store.delete(cache_key(&hash)).await;
+        }
     }
 }
 
-/// Drops what is cached about these keys, given as the hex of their SHA-256.
+/// Drops what is cached about these keys, given as the hex of their SHA-256, and what look-ups that are under way would put there.
 pub async fn forget(key_hashes: &[String]) {
     let Ok(store) = Store::open_default().await else { return };
     for hash in key_hashes {
-        // An entry that can't be dropped dies by its own expiry.
+        // First the mark, then the entry: a look-up either finds the mark after it has put its entry, or put it in time to be
+        // dropped here. An entry that can't be dropped dies by its own expiry.
+        _ = store.set(forgotten_key(hash), now().saturating_add(LONGEST_LOOK_UP).to_string()).await;
         _ = store.delete(cache_key(hash)).await;
     }
+}
+
+/// A look-up takes less than this many seconds: `spin.toml` bounds connecting and the statement.
+const LONGEST_LOOK_UP: u64 = 60;
+
+fn forgotten_key(hash: &str) -> String {
+    format!("forgotten-key:{hash}")
+}
+
+async fn recently_forgotten(store: &Store, hash: &str) -> bool {
+    let mark =
+        store.get(forgotten_key(hash)).await.ok().flatten().and_then(|mark| String::from_utf8(mark).ok());
+    mark.and_then(|until| until.parse::<u64>().ok()).is_some_and(|until| now() < until)
 }
 
 #[cfg(test)]

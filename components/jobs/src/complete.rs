@@ -18,6 +18,7 @@ pub struct CompleteJob {
     status: FinalStatus,
     #[serde(default)]
     metadata: Metadata,
+    #[serde(default, deserialize_with = "Prose::unless_blank")]
     error_message: Option<Prose>,
 }
 

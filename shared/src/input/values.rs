@@ -53,14 +53,29 @@ impl<const MAX: usize> fmt::Display for Text<MAX> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prose(String);
 
-impl<'de> Deserialize<'de> for Prose {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if (1..=10_000).contains(&text.chars().count()) && !text.contains('\0') {
+impl Prose {
+    /// For a field in which blank text counts as none: programs send what they caught, which may say nothing.
+    pub fn unless_blank<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?.filter(|text| !text.trim().is_empty());
+        text.map(Self::try_from).transpose().map_err(D::Error::custom)
+    }
+}
+
+impl TryFrom<String> for Prose {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if !text.trim().is_empty() && text.chars().count() <= 10_000 && !text.contains('\0') {
             Ok(Self(text))
         } else {
-            Err(D::Error::custom("expected 1 to 10000 characters other than U+0000"))
+            Err("expected 1 to 10000 characters, not all of them blank and none of them U+0000")
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Prose {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.try_into().map_err(D::Error::custom)
     }
 }
 

@@ -67,6 +67,7 @@ pub fn bad_values(path: &str) -> Vec<Bad> {
         "model-groups" => vec![
             bad_ids("group_name"),
             bad_texts("display_name", 500),
+            bad_texts("description", 10_000),
             bad_metadata("metadata"),
             [json!([]), json!({}), json!("gpt-4o")].map(models).to_vec(),
             vec![
@@ -121,7 +122,7 @@ pub fn bad_values(path: &str) -> Vec<Bad> {
         ],
         _ if path.ends_with("/add") => vec![
             bad_integers("credits_amount", "1 to 1000000000"),
-            bad_texts("reason", 500),
+            bad_texts("reason", 10_000),
             bad_metadata("metadata"),
             vec![
                 ("credits_amount", json!(0), "1 to 1000000000"),
@@ -145,7 +146,12 @@ pub fn bad_values(path: &str) -> Vec<Bad> {
             ["pending", "in_progress", "expired", "done", "Completed", ""]
                 .map(|status| ("status", json!(status), "completed"))
                 .to_vec(),
-            vec![("status", json!(1), ""), ("error_message", json!(7), "")],
+            vec![
+                ("status", json!(1), ""),
+                ("error_message", json!(7), ""),
+                ("error_message", json!("a\u{0}b"), ""),
+                ("error_message", json!("x".repeat(10_001)), "10000"),
+            ],
         ],
         _ => vec![],
     };

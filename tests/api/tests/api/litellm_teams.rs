@@ -1,6 +1,7 @@
 //! What LiteLLM is told of a team, and that it is told at once.
 
-use api_tests::{Answer, Team, TestApp};
+use crate::{fixtures::unique, teams::show};
+use api_tests::{Answer, Options, Team, TestApp};
 use futures::future::join_all;
 use litellm_stand_in::StandIn;
 use serde_json::json;
@@ -171,4 +172,56 @@ async fn a_suspended_team_is_blocked_in_litellm_until_it_is_resumed() {
     app.admin().put(&format!("/api/teams/{}/resume", team.id), json!({})).await.ok();
     assert!(!known(stand_in, &team.id).2);
     assert_eq!(directly(&app, &team, "gpt-4o-mini").await, 200);
+}
+
+#[tokio::test]
+async fn credits_are_worth_what_the_deployment_says() {
+    let variables = vec![("usd_per_credit", "0.025".to_owned())];
+    let app = TestApp::start_with(Options { variables, ..Options::default() }).await;
+    let team = app.team(100).await;
+    assert_eq!(show(&app, &team).await["max_budget"].as_f64(), Some(2.5));
+    app.admin().post(&format!("/api/credits/teams/{}/add", team.id), json!({"amount": 10})).await.ok();
+    assert_eq!(show(&app, &team).await["max_budget"].as_f64(), Some(2.75));
+    let Some(stand_in) = app.stand_in() else { return };
+    assert_eq!(stand_in.team(&team.id).and_then(|team| team.max_budget), Some(2.75));
+}
+
+#[tokio::test]
+async fn every_budget_duration_is_one_that_litellm_takes_or_is_refused() {
+    let app = TestApp::start().await;
+    for duration in ["1s", "30m", "24h", "7d", "30d", "2w", "1mo", "365d", "65535s", "65535d", "65535w"] {
+        let team = app.team_with(json!({"budget_duration": duration})).await;
+        assert_eq!(show(&app, &team).await["budget_duration"], duration);
+    }
+    let organization = app.organization().await;
+    // LiteLLM takes some numbers of months only in some months of the year.
+    for duration in ["2mo", "11mo", "12mo", "65535mo"] {
+        let body =
+            json!({"organization_id": organization, "team_id": unique("team"), "budget_duration": duration});
+        let answer = app.admin().post("/api/teams/create", body).await;
+        let named =
+            answer.body["detail"].as_str().is_some_and(|detail| detail.starts_with("budget_duration: "));
+        assert!(
+            answer.status == 200 || answer.status == 400 && named,
+            "{duration}: {} {}",
+            answer.status,
+            answer.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_limit_that_is_allowed_is_one_that_litellm_takes() {
+    let app = TestApp::start().await;
+    for fields in [
+        json!({"rpm_limit": 1, "tpm_limit": 1}),
+        json!({"rpm_limit": 1_000_000_000, "tpm_limit": 1_000_000_000}),
+        json!({"max_budget": 0.000_000_1, "credits_allocated": 1_000_000_000}),
+        json!({"max_budget": 123_456_789.123_456}),
+        json!({"credits_allocated": 1_000_000_000, "credit_limit": 1_000_000_000, "budget_mode": "soft"}),
+        json!({"team_alias": "x".repeat(500), "team_id": unique(&"t".repeat(90))}),
+    ] {
+        app.team_with(fields).await;
+    }
+    app.check_invariants().await;
 }

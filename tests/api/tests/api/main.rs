@@ -3,6 +3,7 @@
 mod access_groups;
 mod bad_input;
 mod bad_values;
+mod bodies;
 mod conventions;
 mod credits;
 mod exactness;
