@@ -1,26 +1,27 @@
 -- Jobs: one business operation, one credit.
 
--- Opens a job and holds one credit for it until it ends or `p_lifetime_seconds` have passed.
+-- Opens a job and holds one credit for it until it ends or `p_lifetime_seconds` have passed. `p_key_id` NULL: the admin does it.
 CREATE FUNCTION create_job(
     p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_metadata json, p_lifetime_seconds integer
 ) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
-    v_team_id text := acting_team(p_key_id);
     v_available bigint;
     v_row jobs;
 BEGIN
-    IF v_team_id <> p_team_id THEN
+    IF p_key_id IS NULL THEN
+        PERFORM existing_team(p_team_id);
+    ELSIF acting_team(p_key_id) <> p_team_id THEN
         PERFORM fail('LJ002', format('API key does not belong to team ''%s''', p_team_id));
     END IF;
-    PERFORM sweep_team(v_team_id);
+    PERFORM sweep_team(p_team_id);
     UPDATE credit_accounts SET held = held + 1
-    WHERE team_id = v_team_id AND coalesce(allocated - used - held - 1 >= floor, true);
+    WHERE team_id = p_team_id AND coalesce(allocated - used - held - 1 >= floor, true);
     IF NOT FOUND THEN
-        SELECT allocated - used - held INTO v_available FROM credit_accounts WHERE team_id = v_team_id;
+        SELECT allocated - used - held INTO v_available FROM credit_accounts WHERE team_id = p_team_id;
         PERFORM fail('LJ005', format('Insufficient credits. Required: 1, Available: %s', v_available));
     END IF;
     INSERT INTO jobs (job_id, team_id, user_id, job_type, metadata, expires_at)
-    VALUES (uuid_v7(), v_team_id, p_user_id, p_job_type, p_metadata, now() + make_interval(secs => p_lifetime_seconds))
+    VALUES (uuid_v7(), p_team_id, p_user_id, p_job_type, p_metadata, now() + make_interval(secs => p_lifetime_seconds))
     RETURNING * INTO v_row;
     RETURN json_build_object('job_id', v_row.job_id, 'status', v_row.status,
                              'created_at', rfc3339(v_row.created_at), 'expires_at', rfc3339(v_row.expires_at));
@@ -46,17 +47,17 @@ BEGIN
 END $$;
 
 -- Ends a job. One credit is deducted when it is completed and no call failed; otherwise its hold is given back.
--- The same request again gets the same answer.
+-- The same request again gets the same answer. `p_key_id` NULL: the admin does it.
 CREATE FUNCTION complete_job(p_key_id uuid, p_job_id uuid, p_status text, p_metadata json, p_error_message text)
 RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
-    v_team_id text := acting_team(p_key_id);
+    v_team_id text := CASE WHEN p_key_id IS NOT NULL THEN acting_team(p_key_id) END;
     v_job jobs;
     v_costs record;
     v_charged boolean;
     v_remaining bigint;
 BEGIN
-    SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id FOR NO KEY UPDATE;
+    SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = coalesce(v_team_id, team_id) FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         PERFORM fail('LJ006', 'Job not found');
     ELSIF v_job.status = p_status THEN
@@ -68,10 +69,10 @@ BEGIN
     SELECT * INTO v_costs FROM job_costs(p_job_id);
     v_charged := p_status = 'completed' AND v_costs.failed_calls = 0;
     IF v_charged THEN
-        v_remaining := (post_transaction(v_team_id, 'deduction', -1,
+        v_remaining := (post_transaction(v_job.team_id, 'deduction', -1,
             format('Job %s completed successfully', v_job.job_type), p_job_id, '{}')).balance_after;
     ELSE
-        UPDATE credit_accounts SET held = held - 1 WHERE team_id = v_team_id RETURNING allocated - used INTO v_remaining;
+        UPDATE credit_accounts SET held = held - 1 WHERE team_id = v_job.team_id RETURNING allocated - used INTO v_remaining;
     END IF;
 
     UPDATE jobs SET status = p_status, completed_at = now(), credit_applied = v_charged, error_message = p_error_message,

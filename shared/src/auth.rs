@@ -102,6 +102,14 @@ impl Principal {
         }
     }
 
+    /// The id of the team's key as a parameter of a statement; NULL for the admin.
+    pub fn key_id(&self) -> ParameterValue {
+        match self {
+            Principal::Team(key) => database::uuid(key.key_id),
+            Principal::Admin | Principal::Nobody => ParameterValue::DbNull,
+        }
+    }
+
     /// The team whose things are asked for; `None` for the admin, who may see all.
     pub fn team_id(&self) -> Option<&str> {
         match self {

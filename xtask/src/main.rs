@@ -47,7 +47,8 @@ enum Command {
     },
     /// Applies the migrations that a database lacks.
     Migrate {
-        /// The database; without it, the one that `up` keeps in .data/.
+        /// The database, as `postgres://user:password@host/name`, with `?sslmode=require` for TLS; without it, the one
+        /// that `up` keeps in .data/.
         #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
         database_url: Option<String>,
     },

@@ -45,7 +45,9 @@ fn postgres_home() -> Result<Home> {
 
 /// A server with nothing in it, whose data need not survive anything.
 fn start_postgres() -> Result<Server> {
-    postgres_home()?.remove()?;
+    let home = postgres_home()?;
+    home.end_leftover()?;
+    home.remove()?;
     postgres_home()?.start(&[
         "shared_preload_libraries=pg_stat_statements",
         "max_connections=500",

@@ -4,7 +4,7 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
     api::PathJob,
-    auth::TeamKey,
+    auth::Principal,
     database::{self, optional_text, text, uuid},
     error::Result,
     input::{Body, Metadata, Prose},
@@ -77,13 +77,13 @@ struct Call {
 
 /// `POST /api/jobs/{job_id}/complete`
 pub async fn complete(
-    key: TeamKey,
+    principal: Principal,
     PathJob(job_id): PathJob,
     Body(end): Body<CompleteJob>,
 ) -> Result<Json<CompletedJob>> {
     let FinalStatus(status) = end.status;
     let parameters = vec![
-        uuid(key.key_id),
+        principal.key_id(),
         uuid(job_id),
         text(status),
         text(end.metadata),

@@ -3,8 +3,8 @@
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
-    auth::TeamKey,
-    database::{self, optional_text, text, uuid},
+    auth::Principal,
+    database::{self, optional_text, text},
     error::Result,
     input::{Body, Label, Metadata, Seconds, Slug},
     settings,
@@ -34,13 +34,13 @@ pub struct CreatedJob {
 }
 
 /// `POST /api/jobs/create`
-pub async fn create(key: TeamKey, Body(new): Body<CreateJob>) -> Result<Json<CreatedJob>> {
+pub async fn create(principal: Principal, Body(new): Body<CreateJob>) -> Result<Json<CreatedJob>> {
     let lifetime = match new.expires_in_seconds {
         Some(Seconds(seconds)) => seconds,
         None => settings::parsed("job_lifetime_seconds").await?,
     };
     let parameters = vec![
-        uuid(key.key_id),
+        principal.key_id(),
         text(new.team_id),
         optional_text(new.user_id),
         text(new.job_type),

@@ -20,8 +20,8 @@ use std::sync::LazyLock;
 
 static API: LazyLock<Api> = LazyLock::new(|| {
     Api::new()
-        .post("/api/jobs/create", Access::Team, create::create)
-        .post("/api/jobs/{job_id}/complete", Access::Team, complete::complete)
+        .post("/api/jobs/create", Access::AdminOrTeam, create::create)
+        .post("/api/jobs/{job_id}/complete", Access::AdminOrTeam, complete::complete)
         .get("/api/jobs/{job_id}", Access::AdminOrTeam, read::get)
         .get("/api/teams/{team_id}/jobs", Access::AdminOrTeam, read::list)
 });

@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 /// The components, compiled once per process.
 static APPLICATION: LazyLock<Application> = LazyLock::new(|| {
-    Application::load(&repository().join("spin.toml")).expect("built components: run the tests with `cargo xtask test`")
+    Application::load(&repository().join("spin.toml"))
+        .expect("built components: run the tests with `cargo xtask test`")
 });
 
 /// Variables that every test's application gets; [`Options::variables`] come on top.
@@ -60,7 +61,8 @@ pub struct Team {
 impl Team {
     /// Opens a job and gives its id.
     pub async fn job(&self) -> String {
-        let job = self.client.post("/api/jobs/create", json!({"team_id": self.id, "job_type": "test"})).await.ok();
+        let job =
+            self.client.post("/api/jobs/create", json!({"team_id": self.id, "job_type": "test"})).await.ok();
         job["job_id"].as_str().expect("a job_id").to_owned()
     }
 
@@ -95,14 +97,15 @@ impl TestApp {
     /// Starts one that is not quite the usual one.
     pub async fn start_with(options: Options) -> Self {
         let database = Database::create().await.expect("a database");
-        let (litellm, url, master_key) = match (std::env::var("LITELLM_URL"), std::env::var("LITELLM_MASTER_KEY")) {
-            (Ok(url), Ok(key)) => (None, url, key),
-            _ => {
-                let stand_in = StandIn::start(Config::default()).await.expect("the stand-in");
-                let (url, key) = (stand_in.url(), stand_in.master_key().to_owned());
-                (Some(stand_in), url, key)
-            }
-        };
+        let (litellm, url, master_key) =
+            match (std::env::var("LITELLM_URL"), std::env::var("LITELLM_MASTER_KEY")) {
+                (Ok(url), Ok(key)) => (None, url, key),
+                _ => {
+                    let stand_in = StandIn::start(Config::default()).await.expect("the stand-in");
+                    let (url, key) = (stand_in.url(), stand_in.master_key().to_owned());
+                    (Some(stand_in), url, key)
+                }
+            };
         let mut variables: BTreeMap<String, String> =
             TEST_VARIABLES.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         variables.extend(database.variables().map(|(name, value)| (name.to_owned(), value)));
@@ -162,16 +165,25 @@ impl TestApp {
     /// An organization with a new id.
     pub async fn organization(&self) -> String {
         let id = unique("org");
-        self.admin().post("/api/organizations/create", json!({"organization_id": id, "name": "Test"})).await.ok();
+        self.admin()
+            .post("/api/organizations/create", json!({"organization_id": id, "name": "Test"}))
+            .await
+            .ok();
         id
     }
 
     /// A model group with a new name and these models, in order.
     pub async fn model_group(&self, models: &[&str]) -> String {
         let name = unique("Group");
-        let models: Vec<Value> =
-            models.iter().zip(0..).map(|(model, priority)| json!({"model_name": model, "priority": priority})).collect();
-        self.admin().post("/api/model-groups/create", json!({"group_name": name, "models": models})).await.ok();
+        let models: Vec<Value> = models
+            .iter()
+            .zip(0..)
+            .map(|(model, priority)| json!({"model_name": model, "priority": priority}))
+            .collect();
+        self.admin()
+            .post("/api/model-groups/create", json!({"group_name": name, "models": models}))
+            .await
+            .ok();
         name
     }
 

@@ -40,7 +40,8 @@ impl Client {
 
     /// Opens a stream and reads nothing yet.
     pub async fn stream(&self, path: &str, body: Value) -> Sse {
-        let response = self.request(Method::POST, path).body(body.to_string()).send().await.expect("an answer");
+        let response =
+            self.request(Method::POST, path).body(body.to_string()).send().await.expect("an answer");
         Sse::new(response)
     }
 }

@@ -61,7 +61,7 @@ impl Home {
             self.make_data(&programs, owner, &settings.superuser_password)?;
             settings
         };
-        self.end_leftover(&programs, owner, &settings);
+        self.end_leftover()?;
         if !ports::is_free(settings.port) {
             settings.port = ports::free()?;
             self.keep(&settings)?;
@@ -88,16 +88,27 @@ impl Home {
         Ok(self.settings()?.superuser_url())
     }
 
-    /// Removes the server with its data, ending it first if an earlier run was killed and left it behind.
-    pub fn remove(self) -> Result<()> {
-        if self.data.exists() {
-            if let Ok(settings) = self.settings() {
-                self.end_leftover(&Programs::find_or_install(None)?, Owner::find()?, &settings);
-            }
-            fs::remove_dir_all(&self.data)
-                .with_context(|| format!("cannot remove {}", self.data.display()))?;
+    /// Ends the server if an earlier run was killed and left it behind.
+    pub fn end_leftover(&self) -> Result<()> {
+        // Only a server that lets our password in is ours; the process id in the note might be anyone's by now.
+        let noted = self.data.join("postmaster.pid").exists();
+        let ours = |settings: Settings| database::run(&settings.superuser_url(), "SELECT 1").is_ok();
+        if noted && self.settings().is_ok_and(ours) {
+            progress::note("ending the PostgreSQL that an earlier run left behind");
+            let mut stop = Programs::find_or_install(None)?.command("pg_ctl", Owner::find()?);
+            processes::output("pg_ctl", stop.arg("-D").arg(&self.data).args(["-m", "fast", "-w", "stop"]))?;
         }
-        fs::remove_dir_all(&self.folder).with_context(|| format!("cannot remove {}", self.folder.display()))
+        Ok(())
+    }
+
+    /// Removes the server, which must not run, with its data.
+    pub fn remove(self) -> Result<()> {
+        for folder in [&self.data, &self.folder] {
+            if folder.exists() {
+                fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+            }
+        }
+        Ok(())
     }
 
     fn log(&self) -> PathBuf {
@@ -121,6 +132,10 @@ impl Home {
     }
 
     fn make_data(&self, programs: &Programs, owner: Owner, password: &str) -> Result<()> {
+        if !self.data.starts_with(&self.folder) {
+            let (data, folder) = (self.data.display(), self.folder.display());
+            progress::note(&format!("the data is in {data}: PostgreSQL's user may not enter {folder}"));
+        }
         // Renamed when it is complete, so that an interrupted run leaves nothing that looks like a database.
         let partial = self.data.with_extension("partial");
         if partial.exists() {
@@ -140,20 +155,6 @@ impl Home {
         fs::remove_file(&password_file)?;
         made?;
         fs::rename(&partial, &self.data).with_context(|| format!("cannot make {}", self.data.display()))
-    }
-
-    /// Only a server that lets our password in is ours; the process id that it left might be anyone's by now.
-    fn end_leftover(&self, programs: &Programs, owner: Owner, settings: &Settings) {
-        let noted = self.data.join("postmaster.pid").exists();
-        if noted && database::run(&settings.superuser_url(), "SELECT 1").is_ok() {
-            progress::note("ending the PostgreSQL that an earlier run left behind");
-            let mut stop = programs.command("pg_ctl", owner);
-            // If this fails, the start tells why the data folder is in use.
-            let _ = processes::output(
-                "pg_ctl",
-                stop.arg("-D").arg(&self.data).args(["-m", "fast", "-w", "stop"]),
-            );
-        }
     }
 
     fn wait_until_ready(&self, process: &mut Process) -> Result<()> {
@@ -209,11 +210,5 @@ fn data_folder(home: &Path) -> Result<PathBuf> {
     }
     let digest = Sha256::digest(home.as_os_str().as_encoded_bytes());
     let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let data = PathBuf::from(format!("/var/lib/postgresql/llm-jobs-{name}"));
-    progress::note(&format!(
-        "the database is in {}: PostgreSQL's user may not enter {}",
-        data.display(),
-        home.display()
-    ));
-    Ok(data)
+    Ok(PathBuf::from(format!("/var/lib/postgresql/llm-jobs-{name}")))
 }

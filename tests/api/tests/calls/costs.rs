@@ -1,6 +1,6 @@
 //! Tokens and costs: exact, and unknown where they are unknown.
 
-use crate::fixtures::{call, events, group_of, prompt, stream};
+use crate::fixtures::{BILL, call, events, eventually, group_of, prompt, stream};
 use api_tests::{Team, TestApp};
 use serde_json::json;
 
@@ -196,5 +196,24 @@ async fn a_call_that_we_gave_up_on_is_not_said_to_have_cost_nothing() {
     // LiteLLM lets the model go on, and bills all of it.
     let read = team.read(&job).await;
     assert_ne!(read["total_cost_usd"].as_f64(), Some(0.0), "unknown, or what LiteLLM says: {read}");
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_job_comes_to_cost_all_that_litellm_bills_for_it_abandoned_attempts_included() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let impatient = json!({"model_name": "slow", "priority": 0, "config": {"timeout_ms": 300}});
+    let group = group_of(&app, json!([impatient, {"model_name": "gpt-4o-mini", "priority": 1}])).await;
+    let team = app.team_with(json!({"credits_allocated": 1, "model_groups": [group]})).await;
+    let job = team.job().await;
+    call(&team, &job, prompt(&tokens(1000, 500))).await.ok();
+    eventually("the whole bill", BILL, async || {
+        let billed = stand_in.keys_of(&team.id).remove(0).spend;
+        let known = team.read(&job).await["total_cost_usd"].as_f64().unwrap_or_default();
+        // 0.00045 is the bill of the model that answered.
+        (billed > 0.00046 && (billed - known).abs() < 1e-9).then_some(())
+    })
+    .await;
     app.check_invariants().await;
 }
