@@ -6,6 +6,7 @@ CREATE FUNCTION create_job(
 ) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_available bigint;
+    v_floor bigint;
     v_row jobs;
 BEGIN
     IF p_key_id IS NULL THEN
@@ -14,12 +15,12 @@ BEGIN
         PERFORM fail('LJ002', format('API key does not belong to team ''%s''', p_team_id));
     END IF;
     PERFORM sweep_team(p_team_id);
-    UPDATE credit_accounts SET held = held + 1
-    WHERE team_id = p_team_id AND coalesce(allocated - used - held - 1 >= floor, true);
-    IF NOT FOUND THEN
-        SELECT allocated - used - held INTO v_available FROM credit_accounts WHERE team_id = p_team_id;
+    SELECT allocated - used - held, floor INTO v_available, v_floor
+    FROM credit_accounts WHERE team_id = p_team_id FOR NO KEY UPDATE;
+    IF v_available - 1 < v_floor THEN
         PERFORM fail('LJ005', format('Insufficient credits. Required: 1, Available: %s', v_available));
     END IF;
+    UPDATE credit_accounts SET held = held + 1 WHERE team_id = p_team_id;
     INSERT INTO jobs (job_id, team_id, user_id, job_type, metadata, expires_at)
     VALUES (uuid_v7(), p_team_id, p_user_id, p_job_type, p_metadata, now() + make_interval(secs => p_lifetime_seconds))
     RETURNING * INTO v_row;
