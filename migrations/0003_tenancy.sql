@@ -236,7 +236,7 @@ $$;
 -- What LiteLLM is to know of a team, and which version of it this is.
 CREATE FUNCTION litellm_wanted(p_team_id text) RETURNS json LANGUAGE sql STABLE AS $$
     SELECT json_build_object(
-        'version', t.litellm_version, 'synced_version', t.litellm_synced_version,
+        'version', t.litellm_version,
         'team_id', t.team_id, 'team_alias', t.team_alias,
         'models', allowed_models(t.team_id),
         'max_budget', t.litellm_max_budget, 'budget_duration', t.litellm_budget_duration,

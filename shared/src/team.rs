@@ -92,7 +92,7 @@ pub struct Changed {
 /// Tells LiteLLM what it is to know, until it knows the newest version. Forgets what is cached about the team's keys.
 ///
 /// Two changes at once may reach LiteLLM in either order; each looks afterwards whether what it told is still the newest, and
-/// tells again if not, so the last word is the right one. A failure leaves the team marked as not told (`synced_version`):
+/// tells again if not, so the last word is the right one. A failure leaves the team marked as not told (`litellm_synced_version`):
 /// the next telling, by whatever request, mends it.
 pub async fn tell_litellm(mut wanted: Wanted) -> Result<()> {
     auth::forget(&wanted.key_hashes).await;

@@ -21,8 +21,6 @@ use uuid::Uuid;
 pub struct Wanted {
     /// Counts the changes of everything below.
     pub version: i64,
-    /// The newest version that LiteLLM is known to have been told.
-    pub synced_version: i64,
     /// The team's id, the same in LiteLLM.
     pub team_id: String,
     /// The team's name for people.

@@ -18,7 +18,7 @@ static APPLICATION: LazyLock<Application> = LazyLock::new(|| {
 });
 
 /// Variables that every test's application gets; [`Options::variables`] come on top.
-pub const TEST_VARIABLES: [(&str, &str); 2] = [("admin_key", ADMIN_KEY), ("llm_timeout_seconds", "10")];
+const TEST_VARIABLES: [(&str, &str); 2] = [("admin_key", ADMIN_KEY), ("llm_timeout_seconds", "10")];
 
 const ADMIN_KEY: &str = "test-admin-key";
 

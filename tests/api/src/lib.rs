@@ -13,6 +13,6 @@ mod client;
 mod database;
 mod invariants;
 
-pub use app::{Options, TEST_VARIABLES, Team, TestApp};
+pub use app::{Options, Team, TestApp};
 pub use client::{Answer, Client, Sse};
 pub use database::Database;
