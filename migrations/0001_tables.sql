@@ -13,7 +13,7 @@ CREATE TABLE organizations (
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT organization_id_valid CHECK (organization_id ~ '^[A-Za-z0-9_.-]{1,128}$'),
-    CONSTRAINT organization_status_valid CHECK (status IN ('active'))
+    CONSTRAINT organization_status_valid CHECK (status IN ('active', 'deleted'))
 );
 
 -- A model group is what teams see in place of models.
@@ -63,6 +63,23 @@ CREATE TABLE model_access_group_members (
 );
 CREATE INDEX model_access_group_members_by_group ON model_access_group_members (model_group_id);
 
+-- What a job costs its customer: how many credits, and beside them what revenue the seller books. Rows never change and are shared by
+-- all teams with the same terms; a job keeps those that its team had when it was created.
+--   job_based: 1 credit a job;  consumption_usd: `credits_per_dollar` for what LiteLLM charged;  consumption_tokens: 1 credit for
+--   `tokens_per_credit` tokens.
+-- `pricing`: NULL, or {mode: flat, price_per_job_usd} | {mode: markup, markup_percent}
+--   | {mode: tiered, tiers: [{up_to, price_per_job_usd}]}, tiers ascending and the last `up_to` null.
+CREATE TABLE terms (
+    terms_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    billing_mode text NOT NULL,
+    credits_per_dollar numeric NOT NULL,
+    tokens_per_credit bigint NOT NULL,
+    pricing jsonb,
+    CONSTRAINT terms_unique UNIQUE NULLS NOT DISTINCT (billing_mode, credits_per_dollar, tokens_per_credit, pricing),
+    CONSTRAINT billing_mode_valid CHECK (billing_mode IN ('job_based', 'consumption_usd', 'consumption_tokens')),
+    CONSTRAINT conversion_positive CHECK (credits_per_dollar > 0 AND tokens_per_credit > 0)
+);
+
 -- `creating`: LiteLLM is being told; nobody sees the team yet, and a repeat of the request redoes it.
 -- `creation_attempt` and `creation_lease` say which request is (or was) at it, and until when no other may take over.
 -- `litellm_marker` is in the metadata of the team in LiteLLM: only what carries it was made for this row.
@@ -78,6 +95,8 @@ CREATE TABLE teams (
     creation_lease timestamptz,
     litellm_marker uuid NOT NULL,
     default_model_group_id uuid REFERENCES model_groups,
+    terms_id bigint NOT NULL REFERENCES terms,
+    webhook_url text,
     litellm_max_budget numeric,
     litellm_budget_duration text,
     litellm_rpm_limit bigint,
@@ -88,7 +107,7 @@ CREATE TABLE teams (
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT team_id_valid CHECK (team_id ~ '^[A-Za-z0-9_.-]{1,128}$'),
-    CONSTRAINT team_status_valid CHECK (status IN ('creating', 'active', 'suspended')),
+    CONSTRAINT team_status_valid CHECK (status IN ('creating', 'active', 'suspended', 'deleted')),
     CONSTRAINT team_max_budget_not_negative CHECK (litellm_max_budget >= 0)
 );
 CREATE INDEX teams_by_organization ON teams (organization_id, team_id);
@@ -110,14 +129,20 @@ CREATE TABLE team_access_groups (
 CREATE INDEX team_access_groups_by_group ON team_access_groups (access_group_id);
 
 -- Virtual keys, by SHA-256. The key itself is kept nowhere; `hint` is its last four characters.
+-- A key without a digest is being made: LiteLLM is asked for it under the alias `litellm_alias`, by which what is left of a request
+-- that died half way is found there.
+-- `revoked_at` may lie ahead: until then a replaced key still works. `litellm_deleted`: it is known to be gone there, too.
 CREATE TABLE virtual_keys (
     key_id uuid PRIMARY KEY,
     team_id text NOT NULL REFERENCES teams ON DELETE CASCADE,
-    key_hash bytea NOT NULL,
-    hint text NOT NULL,
+    alias text NOT NULL,
+    litellm_alias text NOT NULL,
+    key_hash bytea,
+    hint text,
     created_at timestamptz NOT NULL DEFAULT now(),
     last_used_at timestamptz,
     revoked_at timestamptz,
+    litellm_deleted boolean NOT NULL DEFAULT false,
     CONSTRAINT key_hash_unique UNIQUE (key_hash),
     CONSTRAINT key_hash_is_sha256 CHECK (octet_length(key_hash) = 32)
 );
@@ -126,31 +151,56 @@ CREATE INDEX virtual_keys_by_team ON virtual_keys (team_id);
 -- One row a team, the projection of its ledger and of the holds of its open jobs, changed in the same statement as they are.
 --   remaining = allocated - used;  available = remaining - held
 -- `floor` is how far `available` may fall: 0 in hard mode; -credit_limit, or without end (NULL), in soft mode.
+-- `overdraft` is how far it is below that, by what a consumption was charged in full: holds never use it.
+-- Automatic refills are due at `refill_start` plus 1, 2, 3 … periods; `refills` counts those applied since, `refill_due` is when the
+-- next one is (NULL: none will be).
 CREATE TABLE credit_accounts (
     team_id text PRIMARY KEY REFERENCES teams ON DELETE CASCADE,
     allocated bigint NOT NULL DEFAULT 0,
     used bigint NOT NULL DEFAULT 0,
     held bigint NOT NULL DEFAULT 0,
+    overdraft bigint NOT NULL DEFAULT 0,
     entries bigint NOT NULL DEFAULT 0,
     budget_mode text NOT NULL,
     credit_limit bigint,
     floor bigint GENERATED ALWAYS AS (CASE budget_mode WHEN 'hard' THEN 0 ELSE -credit_limit END) STORED,
-    CONSTRAINT credits_not_negative CHECK (allocated - used - held >= floor),
+    refill_amount bigint,
+    refill_period text,
+    refill_start timestamptz,
+    refills bigint NOT NULL DEFAULT 0,
+    refill_due timestamptz,
+    refill_usd_per_credit numeric,
+    CONSTRAINT credits_not_negative CHECK (allocated - used - held >= floor - overdraft),
+    CONSTRAINT overdraft_not_negative CHECK (overdraft >= 0),
     CONSTRAINT held_not_negative CHECK (held >= 0),
     CONSTRAINT used_not_negative CHECK (used >= 0),
     CONSTRAINT credit_limit_not_negative CHECK (credit_limit >= 0),
-    CONSTRAINT budget_mode_valid CHECK (budget_mode IN ('hard', 'soft'))
+    CONSTRAINT budget_mode_valid CHECK (budget_mode IN ('hard', 'soft')),
+    CONSTRAINT refill_period_valid CHECK (refill_period IN ('daily', 'weekly', 'monthly'))
 );
 
+-- By month of creation, which a UUIDv7 begins with, so that an old month goes by dropping its tables. The sums over a job's calls are
+-- kept with it.
 CREATE TABLE jobs (
     job_id uuid PRIMARY KEY,
     team_id text NOT NULL REFERENCES teams,
+    terms_id bigint NOT NULL REFERENCES terms,
     user_id text,
     job_type text NOT NULL,
     status text NOT NULL DEFAULT 'pending',
     metadata json NOT NULL,
     error_message text,
     credit_applied boolean NOT NULL DEFAULT false,
+    -- What the customer is charged for it beside the credits; NULL where its terms have no pricing.
+    revenue_usd numeric,
+    total_calls bigint NOT NULL DEFAULT 0,
+    successful_calls bigint NOT NULL DEFAULT 0,
+    failed_calls bigint NOT NULL DEFAULT 0,
+    priced_calls bigint NOT NULL DEFAULT 0,
+    timed_calls bigint NOT NULL DEFAULT 0,
+    total_tokens bigint NOT NULL DEFAULT 0,
+    known_cost_usd numeric NOT NULL DEFAULT 0,
+    total_latency_ms bigint NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT now(),
     started_at timestamptz,
     completed_at timestamptz,
@@ -160,9 +210,10 @@ CREATE TABLE jobs (
     CONSTRAINT job_status_valid CHECK (status IN ('pending', 'in_progress', 'completed', 'failed', 'cancelled', 'expired')),
     CONSTRAINT job_end_is_dated CHECK ((completed_at IS NULL) = (status IN ('pending', 'in_progress'))),
     CONSTRAINT only_completed_jobs_are_charged CHECK (status = 'completed' OR NOT credit_applied)
-);
+) PARTITION BY RANGE (job_id);
 -- UUIDv7 sorts by time of creation, so this is also the order of the list.
 CREATE INDEX jobs_by_team ON jobs (team_id, job_id);
+CREATE INDEX jobs_by_user ON jobs (team_id, user_id, job_id) WHERE user_id IS NOT NULL;
 CREATE INDEX open_jobs_by_deadline ON jobs (team_id, expires_at) WHERE status IN ('pending', 'in_progress');
 
 -- Every change of a balance, append-only. `entry` counts 1, 2, 3 … within a team and is the order in which they happened.
@@ -174,7 +225,8 @@ CREATE TABLE credit_transactions (
     change bigint NOT NULL,
     balance_after bigint NOT NULL,
     reason text,
-    job_id uuid REFERENCES jobs,
+    -- No foreign key: the ledger outlives the jobs.
+    job_id uuid,
     metadata json NOT NULL DEFAULT '{}',
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (team_id, entry),
@@ -195,9 +247,10 @@ CREATE TRIGGER ledger_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON cred
 -- `open` → `succeeded | failed | cancelled | abandoned`.
 -- A call ends once (`ended_at`) and is settled once (`settled_at`: what it used is written). A call that its job's end or its deadline
 -- closed may still be settled later; then only what it used is added.
+-- By month of its job.
 CREATE TABLE calls (
-    call_id uuid PRIMARY KEY,
-    job_id uuid NOT NULL REFERENCES jobs,
+    call_id uuid NOT NULL,
+    job_id uuid NOT NULL,
     team_id text NOT NULL REFERENCES teams,
     model_group text NOT NULL,
     purpose text,
@@ -219,7 +272,120 @@ CREATE TABLE calls (
     CONSTRAINT call_status_valid CHECK (status IN ('open', 'succeeded', 'failed', 'cancelled', 'abandoned')),
     CONSTRAINT call_end_is_dated CHECK ((ended_at IS NULL) = (status = 'open')),
     CONSTRAINT call_usage_not_negative
-        CHECK (prompt_tokens >= 0 AND completion_tokens >= 0 AND total_tokens >= 0 AND cost_usd >= 0 AND latency_ms >= 0)
-);
-CREATE INDEX calls_by_job ON calls (job_id, call_id);
+        CHECK (prompt_tokens >= 0 AND completion_tokens >= 0 AND total_tokens >= 0 AND cost_usd >= 0 AND latency_ms >= 0),
+    PRIMARY KEY (job_id, call_id)
+) PARTITION BY RANGE (job_id);
 CREATE INDEX open_calls_by_deadline ON calls (team_id, deadline) WHERE status = 'open';
+
+-- What was said in calls, where the deployment keeps that, and only until `expires_at`.
+CREATE TABLE call_messages (
+    job_id uuid NOT NULL,
+    call_id uuid NOT NULL,
+    messages json NOT NULL,
+    response json,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (job_id, call_id)
+);
+CREATE INDEX call_messages_by_age ON call_messages (expires_at);
+
+-- What teams have used, by the day (UTC) on which a job was created: whatever becomes of a job later counts there. Kept in the
+-- statements that change jobs and calls, so that reports never scan those.
+CREATE TABLE usage_days (
+    team_id text NOT NULL REFERENCES teams ON DELETE CASCADE,
+    day date NOT NULL,
+    job_type text NOT NULL,
+    -- Jobs by status.
+    pending bigint NOT NULL DEFAULT 0,
+    in_progress bigint NOT NULL DEFAULT 0,
+    completed bigint NOT NULL DEFAULT 0,
+    failed bigint NOT NULL DEFAULT 0,
+    cancelled bigint NOT NULL DEFAULT 0,
+    expired bigint NOT NULL DEFAULT 0,
+    charged_jobs bigint NOT NULL DEFAULT 0,
+    credits_charged bigint NOT NULL DEFAULT 0,
+    revenue_usd numeric NOT NULL DEFAULT 0,
+    calls bigint NOT NULL DEFAULT 0,
+    priced_calls bigint NOT NULL DEFAULT 0,
+    tokens bigint NOT NULL DEFAULT 0,
+    cost_usd numeric NOT NULL DEFAULT 0,
+    PRIMARY KEY (team_id, day, job_type)
+) WITH (fillfactor = 70);
+
+-- The same by the model that answered, or was tried last.
+CREATE TABLE usage_models (
+    team_id text NOT NULL REFERENCES teams ON DELETE CASCADE,
+    day date NOT NULL,
+    model text NOT NULL,
+    requests bigint NOT NULL DEFAULT 0,
+    tokens bigint NOT NULL DEFAULT 0,
+    cost_usd numeric NOT NULL DEFAULT 0,
+    PRIMARY KEY (team_id, day, model)
+) WITH (fillfactor = 70);
+
+-- Totals since ever for the metrics. Each is spread over rows by connection (`my_shard`), so that calls don't wait for each other.
+CREATE TABLE job_totals (
+    shard integer PRIMARY KEY,
+    created bigint NOT NULL DEFAULT 0,
+    completed bigint NOT NULL DEFAULT 0,
+    failed bigint NOT NULL DEFAULT 0,
+    cancelled bigint NOT NULL DEFAULT 0,
+    expired bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+
+-- `latency_counts[i]`: calls that took up to the i-th bound of `latency_bounds()`, and longer than the one before; the last: longer than all.
+CREATE TABLE call_totals (
+    model_group text NOT NULL,
+    shard integer NOT NULL,
+    succeeded bigint NOT NULL DEFAULT 0,
+    failed bigint NOT NULL DEFAULT 0,
+    cancelled bigint NOT NULL DEFAULT 0,
+    abandoned bigint NOT NULL DEFAULT 0,
+    tokens bigint NOT NULL DEFAULT 0,
+    cost_usd numeric NOT NULL DEFAULT 0,
+    latency_ms bigint NOT NULL DEFAULT 0,
+    latency_counts bigint[] NOT NULL DEFAULT array_fill(0::bigint, ARRAY[12]),
+    PRIMARY KEY (model_group, shard)
+) WITH (fillfactor = 50);
+
+-- What a team's seller should know. With a webhook, delivered at least once: `delivered_at` is when somebody took it.
+CREATE TABLE alerts (
+    alert_id uuid PRIMARY KEY,
+    team_id text NOT NULL REFERENCES teams ON DELETE CASCADE,
+    kind text NOT NULL,
+    message text NOT NULL,
+    details json NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    webhook_url text,
+    attempts integer NOT NULL DEFAULT 0,
+    next_attempt_at timestamptz NOT NULL DEFAULT now(),
+    delivered_at timestamptz,
+    CONSTRAINT alert_kind_valid CHECK (kind IN ('credits_80_percent', 'credits_100_percent', 'team_suspended'))
+);
+CREATE INDEX alerts_by_team ON alerts (team_id, alert_id);
+CREATE INDEX undelivered_alerts ON alerts (team_id, next_attempt_at) WHERE delivered_at IS NULL AND webhook_url IS NOT NULL;
+
+-- Requests with an Idempotency-Key, for 24 hours: who asked, a digest of the key (the key itself is not kept), a digest of the
+-- request, and the answer once there is one. Until then `claimed_until` says how long a repeat has to wait at most.
+CREATE TABLE idempotency_keys (
+    caller text NOT NULL,
+    key_hash bytea NOT NULL,
+    request_digest bytea NOT NULL,
+    claimed_until timestamptz NOT NULL,
+    answer json,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (caller, key_hash)
+);
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
+
+-- What the admin changed, append-only.
+CREATE TABLE audit_log (
+    entry bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    actor text NOT NULL,
+    action text NOT NULL,
+    path text NOT NULL,
+    body json,
+    request_id text NOT NULL
+);
+CREATE TRIGGER audit_log_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

@@ -1,44 +1,51 @@
 -- Jobs: one business operation, one credit.
 
 -- Opens a job and holds one credit for it until it ends or `p_lifetime_seconds` have passed. `p_key_id` NULL: the admin does it.
+-- `p_team_id` NULL: the key's team.
 CREATE FUNCTION create_job(
     p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_metadata json, p_lifetime_seconds integer
 ) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
+    v_team_id text := coalesce(p_team_id, acting_team(p_key_id));
     v_available bigint;
     v_floor bigint;
     v_row jobs;
 BEGIN
     IF p_key_id IS NULL THEN
-        PERFORM existing_team(p_team_id);
-    ELSIF acting_team(p_key_id) <> p_team_id THEN
-        PERFORM fail('LJ002', format('API key does not belong to team ''%s''', p_team_id));
+        PERFORM existing_team(v_team_id);
+    ELSIF acting_team(p_key_id) <> v_team_id THEN
+        PERFORM fail('LJ002', format('API key does not belong to team ''%s''', v_team_id));
     END IF;
-    PERFORM sweep_team(p_team_id);
+    PERFORM sweep_team(v_team_id);
     SELECT allocated - used - held, floor INTO v_available, v_floor
-    FROM credit_accounts WHERE team_id = p_team_id FOR NO KEY UPDATE;
+    FROM credit_accounts WHERE team_id = v_team_id FOR NO KEY UPDATE;
     IF v_available - 1 < v_floor THEN
         PERFORM fail('LJ005', format('Insufficient credits. Required: 1, Available: %s', v_available));
     END IF;
-    UPDATE credit_accounts SET held = held + 1 WHERE team_id = p_team_id;
-    INSERT INTO jobs (job_id, team_id, user_id, job_type, metadata, expires_at)
-    VALUES (uuid_v7(), p_team_id, p_user_id, p_job_type, p_metadata, now() + make_interval(secs => p_lifetime_seconds))
+    UPDATE credit_accounts SET held = held + 1 WHERE team_id = v_team_id;
+    INSERT INTO jobs (job_id, team_id, terms_id, user_id, job_type, metadata, created_at, expires_at)
+    SELECT id, v_team_id, terms_id, p_user_id, p_job_type, p_metadata, now(), now() + make_interval(secs => p_lifetime_seconds)
+    FROM teams, uuid_v7() AS id WHERE team_id = v_team_id AND status <> 'deleted'
     RETURNING * INTO v_row;
+    IF NOT FOUND THEN
+        PERFORM existing_team(v_team_id);
+    END IF;
+    PERFORM count_new_job(v_team_id, v_row.job_id, p_job_type);
     RETURN json_build_object('job_id', v_row.job_id, 'status', v_row.status,
                              'created_at', rfc3339(v_row.created_at), 'expires_at', rfc3339(v_row.expires_at));
 END $$;
 
--- Sums over a job's calls. The cost is the sum of what is known, so it is NULL where that is nothing; `unpriced_calls` says of how
--- many calls it is not known, or not yet.
-CREATE FUNCTION job_costs(p_job_id uuid) RETURNS TABLE (
-    total_calls bigint, successful_calls bigint, failed_calls bigint, unpriced_calls bigint, total_tokens bigint,
-    total_cost_usd numeric, avg_latency_ms bigint
-) LANGUAGE sql STABLE AS $$
-    SELECT count(*), count(*) FILTER (WHERE status = 'succeeded'), count(*) FILTER (WHERE status = 'failed'),
-           count(*) FILTER (WHERE cost_usd IS NULL), coalesce(sum(total_tokens), 0)::bigint,
-           CASE WHEN count(cost_usd) < count(*) THEN nullif(sum(cost_usd), 0) ELSE coalesce(sum(cost_usd), 0) END,
-           coalesce(round(avg(latency_ms)), 0)::bigint
-    FROM calls WHERE job_id = p_job_id
+-- The cost of a job's calls: the sum of what is known, so NULL where that is nothing.
+CREATE FUNCTION job_cost(j jobs) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN j.priced_calls < j.total_calls THEN nullif(j.known_cost_usd, 0) ELSE j.known_cost_usd END
+$$;
+
+-- Sums over a job's calls; `unpriced_calls` says of how many the cost is not known, or not yet.
+CREATE FUNCTION job_sums(j jobs) RETURNS json LANGUAGE sql IMMUTABLE AS $$
+    SELECT json_build_object(
+        'total_calls', j.total_calls, 'successful_calls', j.successful_calls, 'failed_calls', j.failed_calls,
+        'total_tokens', j.total_tokens, 'total_cost_usd', job_cost(j), 'unpriced_calls', j.total_calls - j.priced_calls,
+        'avg_latency_ms', coalesce(round(j.total_latency_ms::numeric / nullif(j.timed_calls, 0)), 0)::bigint)
 $$;
 
 CREATE FUNCTION job_is_over(p_job jobs) RETURNS void LANGUAGE plpgsql STABLE AS $$
@@ -47,51 +54,90 @@ BEGIN
         CASE WHEN p_job.status IN ('pending', 'in_progress') THEN 'expired' ELSE p_job.status END));
 END $$;
 
--- Ends a job. One credit is deducted when it is completed and no call failed; otherwise its hold is given back.
--- The same request again gets the same answer. `p_key_id` NULL: the admin does it.
+-- How many credits a job costs by its terms: consumption is rounded up, and at least 1.
+CREATE FUNCTION job_credits(j jobs, t terms) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT greatest(1, CASE t.billing_mode
+        WHEN 'consumption_usd' THEN ceil(j.known_cost_usd * t.credits_per_dollar)
+        WHEN 'consumption_tokens' THEN ceil(j.total_tokens::numeric / t.tokens_per_credit)
+        ELSE 1 END)::bigint
+$$;
+
+-- What the customer is charged for a job beside its credits, by its terms; NULL where they have no pricing.
+-- `p_charged_before`: jobs of the same month that were charged before it.
+CREATE FUNCTION job_revenue(j jobs, t terms, p_charged_before bigint) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE t.pricing ->> 'mode'
+        WHEN 'flat' THEN (t.pricing ->> 'price_per_job_usd')::numeric
+        WHEN 'markup' THEN j.known_cost_usd * (100 + (t.pricing ->> 'markup_percent')::numeric) * 0.01
+        WHEN 'tiered' THEN (
+            SELECT (tier ->> 'price_per_job_usd')::numeric
+            FROM jsonb_array_elements(t.pricing -> 'tiers') WITH ORDINALITY AS tiers (tier, place)
+            WHERE coalesce((tier ->> 'up_to')::bigint > p_charged_before, true)
+            ORDER BY place LIMIT 1)
+        END
+$$;
+
+-- Jobs of a calendar month (UTC) that were charged.
+CREATE FUNCTION charged_in_month(p_team_id text, p_day date) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT coalesce(sum(charged_jobs), 0)::bigint FROM usage_days
+    WHERE team_id = p_team_id AND day >= date_trunc('month', p_day) AND day < date_trunc('month', p_day) + interval '1 month'
+$$;
+
+-- Ends a job. Its credits are deducted when it is completed and no call failed; otherwise its hold is given back.
+-- The same request again gets the same answer: {completion, alerts}, the latter telling whether a webhook has something to hear.
+-- `p_key_id` NULL: the admin does it, or a request that was authorised before.
 CREATE FUNCTION complete_job(p_key_id uuid, p_job_id uuid, p_status text, p_metadata json, p_error_message text)
 RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_team_id text := CASE WHEN p_key_id IS NOT NULL THEN acting_team(p_key_id) END;
     v_job jobs;
-    v_costs record;
-    v_charged boolean;
+    v_from text;
+    v_terms terms;
+    v_credits bigint := 0;
+    v_revenue numeric;
     v_remaining bigint;
+    v_closed text[];
 BEGIN
     SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = coalesce(v_team_id, team_id) FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         PERFORM fail('LJ006', 'Job not found');
     ELSIF v_job.status = p_status THEN
-        RETURN v_job.completion;
+        RETURN json_build_object('completion', v_job.completion, 'alerts', alerts_are_due(v_job.team_id));
     ELSIF v_job.status NOT IN ('pending', 'in_progress') OR v_job.expires_at <= now() THEN
         PERFORM job_is_over(v_job);
     END IF;
-    UPDATE calls SET status = 'cancelled', ended_at = now() WHERE job_id = p_job_id AND status = 'open';
-    SELECT * INTO v_costs FROM job_costs(p_job_id);
-    v_charged := p_status = 'completed' AND v_costs.failed_calls = 0;
-    IF v_charged THEN
-        v_remaining := (post_transaction(v_job.team_id, 'deduction', -1,
+    v_from := v_job.status;
+    WITH closed AS (
+        UPDATE calls SET status = 'cancelled', ended_at = now() WHERE job_id = p_job_id AND status = 'open' RETURNING model_group)
+    SELECT array_agg(model_group) INTO v_closed FROM closed;
+    IF p_status = 'completed' AND v_job.failed_calls = 0 THEN
+        SELECT * INTO STRICT v_terms FROM terms WHERE terms_id = v_job.terms_id;
+        v_credits := job_credits(v_job, v_terms);
+        v_remaining := (post_transaction(v_job.team_id, 'deduction', -v_credits,
             format('Job %s completed successfully', v_job.job_type), p_job_id, '{}')).balance_after;
+        -- Whoever else is charged in this team waits for its account, so the number is exact.
+        v_revenue := job_revenue(v_job, v_terms, CASE v_terms.pricing ->> 'mode' WHEN 'tiered'
+            THEN charged_in_month(v_job.team_id, job_day(p_job_id)) END);
     ELSE
-        UPDATE credit_accounts SET held = held - 1 WHERE team_id = v_job.team_id RETURNING allocated - used INTO v_remaining;
+        UPDATE credit_accounts SET held = held - 1, overdraft = greatest(0, floor - (allocated - used - held) - 1)
+        WHERE team_id = v_job.team_id RETURNING allocated - used INTO v_remaining;
     END IF;
 
-    UPDATE jobs SET status = p_status, completed_at = now(), credit_applied = v_charged, error_message = p_error_message,
-                    metadata = merged(v_job.metadata, p_metadata),
+    UPDATE jobs SET status = p_status, completed_at = now(), credit_applied = v_credits > 0, revenue_usd = v_revenue,
+                    error_message = p_error_message, metadata = merged(v_job.metadata, p_metadata),
                     completion = json_build_object(
         'job_id', p_job_id, 'status', p_status, 'completed_at', rfc3339(now()),
-        'costs', json_build_object(
-            'total_calls', v_costs.total_calls, 'successful_calls', v_costs.successful_calls,
-            'failed_calls', v_costs.failed_calls, 'total_tokens', v_costs.total_tokens,
-            'total_cost_usd', v_costs.total_cost_usd, 'unpriced_calls', v_costs.unpriced_calls, 'avg_latency_ms', v_costs.avg_latency_ms,
-            'credit_applied', v_charged, 'credits_remaining', v_remaining),
+        'costs', job_sums(v_job), 'credit_applied', v_credits > 0, 'credits_charged', v_credits, 'credits_remaining', v_remaining,
         'calls', (SELECT coalesce(json_agg(json_build_object(
                       'call_id', call_id, 'purpose', purpose, 'model_group', model_group, 'tokens', total_tokens,
                       'latency_ms', latency_ms, 'error', error) ORDER BY call_id), '[]')
                   FROM calls WHERE job_id = p_job_id))
     WHERE job_id = p_job_id
     RETURNING * INTO v_job;
-    RETURN v_job.completion;
+    PERFORM count_ended_job(v_job.team_id, p_job_id, v_job.job_type, v_from, p_status, v_credits, v_revenue);
+    IF v_closed IS NOT NULL THEN
+        PERFORM count_closed_calls(v_closed, false);
+    END IF;
+    RETURN json_build_object('completion', v_job.completion, 'alerts', alerts_are_due(v_job.team_id));
 END $$;
 
 CREATE FUNCTION job_json(j jobs) RETURNS json LANGUAGE sql STABLE AS $$
@@ -100,15 +146,11 @@ CREATE FUNCTION job_json(j jobs) RETURNS json LANGUAGE sql STABLE AS $$
         'metadata', j.metadata, 'error_message', j.error_message,
         'created_at', rfc3339(j.created_at), 'started_at', rfc3339(j.started_at),
         'completed_at', rfc3339(j.completed_at), 'expires_at', rfc3339(j.expires_at),
-        'total_calls', c.total_calls, 'successful_calls', c.successful_calls, 'failed_calls', c.failed_calls,
-        'total_tokens', c.total_tokens, 'total_cost_usd', c.total_cost_usd, 'unpriced_calls', c.unpriced_calls,
-        'avg_latency_ms', c.avg_latency_ms,
-        'credit_applied', j.credit_applied)
-    FROM job_costs(j.job_id) c
+        'sums', job_sums(j), 'credit_applied', j.credit_applied)
 $$;
 
--- `p_team_id` NULL: the admin asks, who may see every job, and which models were tried.
-CREATE FUNCTION get_job(p_job_id uuid, p_team_id text) RETURNS json LANGUAGE plpgsql AS $$
+-- A job once what is overdue in its team has ended. `p_team_id` NULL: the admin asks, who may see every job.
+CREATE FUNCTION current_job(p_job_id uuid, p_team_id text) RETURNS jobs LANGUAGE plpgsql AS $$
 DECLARE
     v_row jobs;
 BEGIN
@@ -117,32 +159,112 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM fail('LJ006', 'Job not found');
     END IF;
+    RETURN v_row;
+END $$;
+
+-- The admin also sees which models were tried.
+CREATE FUNCTION get_job(p_job_id uuid, p_team_id text) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    v_row jobs := current_job(p_job_id, p_team_id);
+BEGIN
     RETURN json_build_object('job', job_json(v_row), 'calls', (
         SELECT coalesce(json_agg(json_build_object(
-            'call_id', call_id, 'purpose', purpose, 'model_group', model_group, 'status', status, 'streamed', streamed,
+            'messages', m.messages, 'response', m.response,
+            'call_id', c.call_id, 'purpose', purpose, 'model_group', model_group, 'status', status, 'streamed', streamed,
             'tokens', total_tokens, 'prompt_tokens', prompt_tokens, 'completion_tokens', completion_tokens,
             'cost_usd', cost_usd, 'latency_ms', latency_ms, 'error', error, 'metadata', metadata,
             'created_at', rfc3339(created_at),
-            'attempts', CASE WHEN p_team_id IS NULL THEN attempts END) ORDER BY call_id), '[]')
-        FROM calls WHERE job_id = p_job_id));
+            'attempts', CASE WHEN p_team_id IS NULL THEN attempts END) ORDER BY c.call_id), '[]')
+        FROM calls c
+        LEFT JOIN call_messages m ON m.job_id = c.job_id AND m.call_id = c.call_id AND m.expires_at > now()
+        WHERE c.job_id = p_job_id));
 END $$;
 
--- Newest first. A NULL filter lets everything pass.
+CREATE FUNCTION get_job_costs(p_job_id uuid, p_team_id text) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    v_row jobs := current_job(p_job_id, p_team_id);
+BEGIN
+    RETURN json_build_object(
+        'job_id', v_row.job_id, 'team_id', v_row.team_id, 'job_type', v_row.job_type, 'status', v_row.status,
+        'costs', job_sums(v_row), 'credit_applied', v_row.credit_applied,
+        'breakdown', (SELECT coalesce(json_agg(json_build_object(
+            'call_id', call_id, 'purpose', purpose, 'model_group', model_group, 'prompt_tokens', prompt_tokens,
+            'completion_tokens', completion_tokens, 'cost_usd', cost_usd, 'created_at', rfc3339(created_at)) ORDER BY call_id), '[]')
+            FROM calls WHERE job_id = p_job_id));
+END $$;
+
+-- Adds to a job's metadata, also of one that has ended.
+CREATE FUNCTION merge_job_metadata(p_key_id uuid, p_job_id uuid, p_metadata json) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    v_team_id text := CASE WHEN p_key_id IS NOT NULL THEN acting_team(p_key_id) END;
+    v_metadata json;
+BEGIN
+    UPDATE jobs SET metadata = merged(metadata, p_metadata)
+    WHERE job_id = p_job_id AND team_id = coalesce(v_team_id, team_id)
+    RETURNING metadata INTO v_metadata;
+    IF NOT FOUND THEN
+        PERFORM fail('LJ006', 'Job not found');
+    END IF;
+    IF octet_length(v_metadata::text) > 16384 THEN
+        PERFORM fail('LJ010', 'metadata: expected at most 16384 bytes of JSON with what the job has already');
+    END IF;
+    RETURN json_build_object('job_id', p_job_id, 'metadata', v_metadata, 'updated_at', rfc3339(now()));
+END $$;
+
+-- Newest first: `p_limit` jobs after the first `p_offset`, or below `p_before` when that is given. A NULL filter lets everything pass.
 CREATE FUNCTION list_jobs(
-    p_team_id text, p_status text, p_job_type text, p_user_id text, p_limit bigint, p_offset bigint
+    p_team_id text, p_status text, p_job_type text, p_user_id text, p_limit bigint, p_offset bigint, p_before uuid
 ) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    v_page uuid[];
+    v_total bigint;
 BEGIN
     PERFORM existing_team(p_team_id);
     PERFORM sweep_team(p_team_id);
+    v_page := ARRAY(
+        SELECT job_id FROM jobs
+        WHERE team_id = p_team_id AND (p_status IS NULL OR status = p_status)
+          AND (p_job_type IS NULL OR job_type = p_job_type) AND (p_user_id IS NULL OR user_id = p_user_id)
+          AND (p_before IS NULL OR job_id < p_before)
+        -- One more says whether there are more.
+        ORDER BY job_id DESC LIMIT p_limit + 1 OFFSET p_offset);
+    IF p_user_id IS NULL THEN
+        SELECT coalesce(sum(CASE p_status
+            WHEN 'pending' THEN pending WHEN 'in_progress' THEN in_progress WHEN 'completed' THEN completed
+            WHEN 'failed' THEN failed WHEN 'cancelled' THEN cancelled WHEN 'expired' THEN expired
+            ELSE pending + in_progress + completed + failed + cancelled + expired END), 0)
+        INTO v_total
+        FROM usage_days WHERE team_id = p_team_id AND (p_job_type IS NULL OR job_type = p_job_type);
+    ELSE
+        -- One user's jobs are few enough to be counted.
+        SELECT count(*) INTO v_total FROM jobs
+        WHERE team_id = p_team_id AND user_id = p_user_id AND (p_status IS NULL OR status = p_status)
+          AND (p_job_type IS NULL OR job_type = p_job_type);
+    END IF;
     RETURN json_build_object(
-        'team_id', p_team_id,
-        'total', (SELECT count(*) FROM jobs
-                  WHERE team_id = p_team_id AND (p_status IS NULL OR status = p_status)
-                    AND (p_job_type IS NULL OR job_type = p_job_type) AND (p_user_id IS NULL OR user_id = p_user_id)),
-        'jobs', (SELECT coalesce(json_agg(job_json(j) ORDER BY j.job_id DESC), '[]')
-                 FROM (SELECT job_id FROM jobs
-                       WHERE team_id = p_team_id AND (p_status IS NULL OR status = p_status)
-                         AND (p_job_type IS NULL OR job_type = p_job_type) AND (p_user_id IS NULL OR user_id = p_user_id)
-                       ORDER BY job_id DESC LIMIT p_limit OFFSET p_offset) AS page
-                 JOIN jobs j USING (job_id)));
+        'team_id', p_team_id, 'total', v_total,
+        'next', CASE WHEN cardinality(v_page) > p_limit THEN v_page[p_limit] END,
+        'jobs', (SELECT coalesce(json_agg(job_json(j) ORDER BY j.job_id DESC), '[]') FROM jobs j WHERE job_id = ANY (v_page[:p_limit])));
 END $$;
+
+-- Ends what is overdue in all teams, and forgets what was said long enough ago. Answers how many jobs expired.
+CREATE FUNCTION expire_jobs() RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    v_oldest uuid := uuid_v7_floor(now() - interval '32 days');
+    v_teams text[] := ARRAY(
+        SELECT team_id FROM jobs
+        WHERE status IN ('pending', 'in_progress') AND expires_at <= now() AND job_id >= v_oldest
+        UNION
+        SELECT team_id FROM calls WHERE status = 'open' AND deadline <= now() AND job_id >= v_oldest
+        UNION
+        SELECT team_id FROM credit_accounts WHERE refill_due <= now());
+BEGIN
+    DELETE FROM call_messages WHERE expires_at <= now();
+    RETURN json_build_object('expired_jobs', sweep_teams(v_teams));
+END $$;
+
+-- Makes the tables of the months to come, and drops those of the months that are older than `p_months`, unless that is 0.
+CREATE FUNCTION keep_months(p_months integer) RETURNS json LANGUAGE sql AS $$
+    SELECT json_build_object(
+        'months_made', make_months(2), 'months_dropped', CASE WHEN p_months > 0 THEN drop_months(p_months) ELSE 0 END)
+$$;

@@ -1,7 +1,8 @@
 -- Calls: opened by one statement, settled by another, with the model's work in between.
 
 -- Checks everything a call needs and records it as open. `p_model_group` NULL: the team's default group.
--- The answer carries the models to try, in order: {call_id, team_id, model_group, models: [{model_name, config}]}.
+-- The answer carries the models to try, in order: {job_id, call_id, team_id, model_group, models: [{model_name, config}], litellm}.
+-- `litellm` is what LiteLLM is to be told of the team before the call, where it does not know yet.
 -- A call that is not settled within `p_deadline_seconds` counts as abandoned.
 CREATE FUNCTION open_call(
     p_key_id uuid, p_job_id uuid, p_model_group text, p_purpose text, p_streamed boolean, p_metadata json,
@@ -11,6 +12,7 @@ DECLARE
     v_team_id text := acting_team(p_key_id);
     v_job jobs;
     v_group model_groups;
+    v_behind boolean;
     v_call_id uuid := uuid_v7();
 BEGIN
     SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id FOR NO KEY UPDATE;
@@ -32,33 +34,166 @@ BEGIN
             ELSE format('Team ''%s'' does not have access to model group ''%s''', v_team_id, p_model_group) END);
     END IF;
 
-    IF v_job.status = 'pending' THEN
-        UPDATE jobs SET status = 'in_progress', started_at = now() WHERE job_id = p_job_id;
-    END IF;
+    UPDATE jobs SET status = 'in_progress', started_at = coalesce(started_at, now()), total_calls = total_calls + 1
+    WHERE job_id = p_job_id;
     INSERT INTO calls (call_id, job_id, team_id, model_group, purpose, streamed, metadata, deadline)
     VALUES (v_call_id, p_job_id, v_team_id, v_group.group_name, p_purpose, p_streamed, p_metadata,
             now() + make_interval(secs => p_deadline_seconds));
+    PERFORM count_new_call(v_team_id, p_job_id, v_job.job_type, v_job.status = 'pending');
+    SELECT litellm_is_behind(t) INTO v_behind FROM teams t WHERE team_id = v_team_id;
     RETURN json_build_object(
-        'call_id', v_call_id, 'team_id', v_team_id, 'model_group', v_group.group_name,
+        'job_id', p_job_id, 'call_id', v_call_id, 'team_id', v_team_id, 'model_group', v_group.group_name,
         'models', (SELECT json_agg(json_build_object('model_name', model_name, 'config', config) ORDER BY priority)
-                   FROM model_group_models WHERE model_group_id = v_group.model_group_id));
+                   FROM model_group_models WHERE model_group_id = v_group.model_group_id),
+        'litellm', CASE WHEN v_behind THEN litellm_wanted(v_team_id) END);
 END $$;
+
+-- A job for one call, and the call. `p_team_id` NULL: the key's team.
+CREATE FUNCTION open_job_with_call(
+    p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_job_metadata json, p_lifetime_seconds integer,
+    p_model_group text, p_purpose text, p_streamed boolean, p_metadata json, p_deadline_seconds integer
+) RETURNS json LANGUAGE sql AS $$
+    SELECT open_call(p_key_id, (job ->> 'job_id')::uuid, p_model_group, p_purpose, p_streamed, p_metadata, p_deadline_seconds)
+    FROM create_job(p_key_id, p_team_id, p_user_id, p_job_type, p_job_metadata, p_lifetime_seconds) AS job
+$$;
+
+-- What a settling changed, for who counts it.
+CREATE TYPE settling AS (
+    team_id text, job_id uuid, job_type text, model_group text, model text, ended_as text, first boolean, priced integer, tokens bigint,
+    cost_usd numeric, revenue_usd numeric, latency_ms bigint
+);
 
 -- Writes how a call ended and what it used, once; answers whether this was that once.
 -- A call that was closed before, by its job's end or its deadline, keeps its status and gets what it used.
 -- `p_final` false: more about what it used will follow in another, final, settling.
 CREATE FUNCTION settle_call(
-    p_call_id uuid, p_status text, p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
+    p_job_id uuid, p_call_id uuid, p_status text, p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
     p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean
 ) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_settling settling := write_settling(p_job_id, p_call_id, p_status, p_prompt_tokens, p_completion_tokens, p_total_tokens,
+                                          p_cost_usd, p_latency_ms, p_attempts, p_error, p_final);
 BEGIN
+    PERFORM count_settling(v_settling);
+    RETURN v_settling.job_id IS NOT NULL;
+END $$;
+
+-- The rows of the call and its job; NULL: it was settled before.
+CREATE FUNCTION write_settling(
+    p_job_id uuid, p_call_id uuid, p_status text, p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
+    p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean
+) RETURNS settling LANGUAGE plpgsql AS $$
+DECLARE
+    v_job jobs;
+    v_old calls;
+    v_ends boolean;
+    v_new settling;
+BEGIN
+    SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id FOR NO KEY UPDATE;
+    SELECT * INTO v_old FROM calls WHERE job_id = p_job_id AND call_id = p_call_id AND settled_at IS NULL FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    v_ends := v_old.status = 'open';
     UPDATE calls
-    SET status = CASE status WHEN 'open' THEN p_status ELSE status END,
-        error = CASE status WHEN 'open' THEN p_error ELSE error END,
+    SET status = CASE WHEN v_ends THEN p_status ELSE status END,
+        error = CASE WHEN v_ends THEN p_error ELSE error END,
         ended_at = coalesce(ended_at, now()),
         settled_at = CASE WHEN p_final THEN now() END,
         prompt_tokens = p_prompt_tokens, completion_tokens = p_completion_tokens, total_tokens = p_total_tokens,
         cost_usd = p_cost_usd, latency_ms = p_latency_ms, attempts = p_attempts
-    WHERE call_id = p_call_id AND settled_at IS NULL;
-    RETURN FOUND;
+    WHERE job_id = p_job_id AND call_id = p_call_id;
+    v_new.team_id := v_job.team_id;
+    v_new.job_id := p_job_id;
+    v_new.job_type := v_job.job_type;
+    v_new.model_group := v_old.model_group;
+    v_new.model := coalesce(p_attempts -> -1 ->> 'model', 'unknown');
+    v_new.ended_as := CASE WHEN v_ends THEN p_status END;
+    v_new.first := v_old.latency_ms IS NULL;
+    v_new.priced := (p_cost_usd IS NOT NULL)::integer - (v_old.cost_usd IS NOT NULL)::integer;
+    v_new.tokens := p_total_tokens - v_old.total_tokens;
+    v_new.cost_usd := coalesce(p_cost_usd, 0) - coalesce(v_old.cost_usd, 0);
+    v_new.latency_ms := p_latency_ms;
+    -- A job that was charged a markup before its cost was known is charged the rest of it.
+    v_new.revenue_usd := 0;
+    IF v_job.credit_applied THEN
+        SELECT v_new.cost_usd * (100 + (pricing ->> 'markup_percent')::numeric) * 0.01 INTO v_new.revenue_usd
+        FROM terms WHERE terms_id = v_job.terms_id AND pricing ->> 'mode' = 'markup';
+        v_new.revenue_usd := coalesce(v_new.revenue_usd, 0);
+    END IF;
+    UPDATE jobs
+    SET successful_calls = successful_calls + (v_ends AND p_status = 'succeeded')::integer,
+        failed_calls = failed_calls + (v_ends AND p_status = 'failed')::integer,
+        priced_calls = priced_calls + v_new.priced, total_tokens = total_tokens + v_new.tokens,
+        known_cost_usd = known_cost_usd + v_new.cost_usd, timed_calls = timed_calls + v_new.first::integer,
+        total_latency_ms = total_latency_ms + p_latency_ms - coalesce(v_old.latency_ms, 0),
+        revenue_usd = revenue_usd + v_new.revenue_usd
+    WHERE job_id = p_job_id;
+    RETURN v_new;
 END $$;
+
+CREATE FUNCTION count_settling(p settling) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF p.job_id IS NULL THEN
+        RETURN;
+    END IF;
+    UPDATE usage_days
+    SET priced_calls = priced_calls + p.priced, tokens = tokens + p.tokens, cost_usd = cost_usd + p.cost_usd,
+        revenue_usd = revenue_usd + p.revenue_usd
+    WHERE team_id = p.team_id AND day = job_day(p.job_id) AND job_type = p.job_type;
+    INSERT INTO usage_models AS u (team_id, day, model, requests, tokens, cost_usd)
+    VALUES (p.team_id, job_day(p.job_id), p.model, p.first::integer, p.tokens, p.cost_usd)
+    ON CONFLICT (team_id, day, model) DO UPDATE SET
+        requests = u.requests + excluded.requests, tokens = u.tokens + excluded.tokens, cost_usd = u.cost_usd + excluded.cost_usd;
+    PERFORM count_call(p);
+END $$;
+
+-- How a call ended and what it used; the first time also how long it took.
+CREATE FUNCTION count_call(p settling) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_shard integer := my_shard();
+    v_place integer := (SELECT count(*) + 1 FROM unnest(latency_bounds()) AS bound WHERE bound < p.latency_ms);
+BEGIN
+    LOOP
+        UPDATE call_totals
+        SET succeeded = succeeded + (p.ended_as IS NOT DISTINCT FROM 'succeeded')::integer,
+            failed = failed + (p.ended_as IS NOT DISTINCT FROM 'failed')::integer,
+            cancelled = cancelled + (p.ended_as IS NOT DISTINCT FROM 'cancelled')::integer,
+            tokens = tokens + p.tokens, cost_usd = cost_usd + p.cost_usd,
+            latency_ms = latency_ms + CASE WHEN p.first THEN p.latency_ms ELSE 0 END,
+            latency_counts[v_place] = latency_counts[v_place] + p.first::integer
+        WHERE model_group = p.model_group AND shard = v_shard;
+        EXIT WHEN FOUND;
+        INSERT INTO call_totals (model_group, shard) VALUES (p.model_group, v_shard) ON CONFLICT DO NOTHING;
+    END LOOP;
+END $$;
+
+-- Settles the one call of a job of its own, and ends the job.
+CREATE FUNCTION settle_job_with_call(
+    p_job_id uuid, p_call_id uuid, p_status text, p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
+    p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean
+) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    -- Whoever hangs up has had what he read: that is no failure.
+    v_end text := CASE p_status WHEN 'failed' THEN 'failed' ELSE 'completed' END;
+    v_settling settling := write_settling(p_job_id, p_call_id, p_status, p_prompt_tokens, p_completion_tokens, p_total_tokens,
+                                          p_cost_usd, p_latency_ms, p_attempts, p_error, p_final);
+    v_completion json;
+BEGIN
+    -- Unless somebody else has ended it, or its deadline has.
+    IF EXISTS (SELECT FROM jobs WHERE job_id = p_job_id
+               AND (status = v_end OR (status IN ('pending', 'in_progress') AND expires_at > now()))) THEN
+        v_completion := complete_job(NULL, p_job_id, v_end, '{}', p_error);
+    END IF;
+    PERFORM count_settling(v_settling);
+    RETURN v_completion;
+END $$;
+
+-- Keeps what was said in a call for some days.
+CREATE FUNCTION keep_messages(p_job_id uuid, p_call_id uuid, p_messages json, p_response json, p_days integer) RETURNS boolean
+LANGUAGE sql AS $$
+    INSERT INTO call_messages (job_id, call_id, messages, response, expires_at)
+    VALUES (p_job_id, p_call_id, p_messages, p_response, now() + make_interval(days => p_days))
+    ON CONFLICT DO NOTHING;
+    SELECT true;
+$$;

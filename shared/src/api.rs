@@ -1,61 +1,126 @@
 //! How a component declares its routes.
 //!
-//! Each route says beside its path who may call it ([`Access`]); nothing is reachable without having said so, and a handler finds
-//! in [`Principal`] who it was. Every answer carries `x-request-id`, and every failure has the form of [`crate::error`].
+//! A handler says its method and path, and what it takes and answers, in the `#[utoipa::path]` above it; the component's list says
+//! who may call it ([`Access`]). Nothing is reachable without being on the list, and a handler finds in [`Principal`] who it was.
+//! Every answer carries `x-request-id`, and every failure has the form of [`crate::error`].
 //!
 //! Spin's router lets paths through that are not quite the declared ones (a doubled leading slash, a trailing one, `%2f` in a
 //! segment). Here only the exact path counts; everything else is a 404, and parts of it are decoded once and then validated.
 
 use crate::{
     auth::{self, Access, Principal},
-    error::{Cause, Code, Error, Result},
-    input::Slug,
+    change::Change,
+    error::{Code, Error, Result},
+    input::{self, RawBody, Slug},
 };
 use axum::{
     Extension, Router,
     body::Body,
-    extract::{FromRequestParts, Path, Request},
+    extract::{FromRequestParts, MatchedPath, Path, Request},
     handler::Handler,
-    http::{HeaderName, HeaderValue, StatusCode, Uri, header::ALLOW, request::Parts},
+    http::{HeaderName, HeaderValue, Method, Uri, header::ALLOW, request::Parts},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, post, put},
+    routing::{MethodFilter, on},
 };
-use std::{collections::HashMap, convert::Infallible};
+use std::{collections::HashMap, convert::Infallible, sync::Arc};
 use tower_service::Service;
+use utoipa::openapi::HttpMethod;
 use uuid::Uuid;
+
+#[doc(hidden)]
+pub use pastey::paste;
+
+/// The routes of a component, each with who may call it: `api![Admin: organizations::create, Public: health::get]`.
+/// The handlers have a `#[utoipa::path]`.
+#[macro_export]
+macro_rules! api {
+    ($($access:ident: $module:ident::$handler:ident),* $(,)?) => {
+        $crate::api::paste! {
+            $crate::api::Api::new()
+                $(.route::<$module::[<__path_ $handler>], _, _>($crate::auth::Access::$access, $module::$handler))*
+                .guarded()
+        }
+    };
+}
 
 /// The routes of a component.
 #[derive(Clone)]
-pub struct Api(Router);
+pub struct Api {
+    router: Router,
+    guard: Guard,
+    #[cfg(not(target_family = "wasm"))]
+    routes: Vec<Route>,
+}
+
+/// A route with its documentation. Only tools ask for it, so components don't carry it.
+#[cfg(not(target_family = "wasm"))]
+#[derive(Clone)]
+pub struct Route {
+    /// Who may call it.
+    pub access: Access,
+    /// Its method.
+    pub method: HttpMethod,
+    /// Its path, with parameters in braces.
+    pub path: String,
+    /// What it takes and answers.
+    pub operation: utoipa::openapi::path::Operation,
+    /// The schemas that its documentation refers to, by name.
+    pub schemas: Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::Schema>)>,
+}
 
 impl Api {
     /// No routes: everything is a 404.
     #[expect(clippy::new_without_default, reason = "an empty API is a beginning, not a default")]
     pub fn new() -> Self {
-        Self(Router::new().fallback(|uri: Uri| async move {
+        Self {
+            router: Router::new(),
+            guard: Guard::default(),
+            #[cfg(not(target_family = "wasm"))]
+            routes: vec![],
+        }
+    }
+
+    /// Adds a handler; `P` is what its `#[utoipa::path]` made. See [`api!`](crate::api!).
+    pub fn route<P, H, T>(mut self, access: Access, handler: H) -> Self
+    where
+        P: utoipa::Path + utoipa::__dev::SchemaReferences + utoipa::__dev::Tags<'static>,
+        H: Handler<T, ()>,
+        T: 'static,
+    {
+        let path = P::path();
+        for method in P::methods() {
+            #[cfg(not(target_family = "wasm"))]
+            {
+                let mut schemas = vec![];
+                P::schemas(&mut schemas);
+                let (path, mut operation) = (path.clone(), P::operation());
+                operation.tags = Some(P::tags().into_iter().map(str::to_owned).collect());
+                self.routes.push(Route { access, method: method.clone(), path, operation, schemas });
+            }
+            let method = standard(&method);
+            if let Ok(filter) = MethodFilter::try_from(method.clone()) {
+                self.router = self.router.route(&path, on(filter, handler.clone()));
+            }
+            self.guard.0.entry(path.clone()).or_default().push((method, access));
+        }
+        self
+    }
+
+    /// Ends the list: from here on, who may not call a route does not reach it.
+    pub fn guarded(mut self) -> Self {
+        let guard = Arc::new(std::mem::take(&mut self.guard));
+        let admit = from_fn(move |request: Request, next: Next| admit(guard.clone(), request, next));
+        self.router = self.router.route_layer(admit).fallback(|uri: Uri| async move {
             Error::new(Code::NotFound, format!("Route '{}' not found", uri.path()))
-        }))
+        });
+        self
     }
 
-    /// Adds a GET route.
-    pub fn get<H: Handler<T, ()>, T: 'static>(self, path: &str, access: Access, handler: H) -> Self {
-        self.route(path, access, get(handler))
-    }
-
-    /// Adds a POST route.
-    pub fn post<H: Handler<T, ()>, T: 'static>(self, path: &str, access: Access, handler: H) -> Self {
-        self.route(path, access, post(handler))
-    }
-
-    /// Adds a PUT route.
-    pub fn put<H: Handler<T, ()>, T: 'static>(self, path: &str, access: Access, handler: H) -> Self {
-        self.route(path, access, put(handler))
-    }
-
-    fn route(self, path: &str, access: Access, methods: MethodRouter) -> Self {
-        let guard = from_fn(move |request: Request, next: Next| admit(access, request, next));
-        Self(self.0.route(path, methods.route_layer(guard)))
+    /// Its routes, in the order of the list.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
     }
 
     /// Answers one request.
@@ -65,27 +130,37 @@ impl Api {
         B::Error: Into<axum::BoxError>,
     {
         let id = request_id(&request);
-        let mut response = self.0.clone().call(request.map(Body::new)).await?;
-        if let (StatusCode::METHOD_NOT_ALLOWED, Some(allowed)) =
-            (response.status(), response.headers().get(ALLOW))
-        {
-            // The router's own answer, which has no body.
-            let detail =
-                format!("Method not allowed here; allowed: {}", allowed.to_str().unwrap_or_default());
-            let allowed = allowed.clone();
-            response = Error::new(Code::MethodNotAllowed, detail).into_response();
-            response.headers_mut().insert(ALLOW, allowed);
-        }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(RequestId(id.clone()));
+        let mut response = self.router.clone().call(request).await?;
         if response.status().is_server_error() {
-            let cause = response.extensions().get::<Cause>().map_or("", |Cause(cause)| cause);
-            eprintln!("request {}: {} {cause}", id.to_str().unwrap_or_default(), response.status());
+            let cause = response.extensions().get::<Error>().and_then(|error| error.cause.as_deref());
+            let id = id.to_str().unwrap_or_default();
+            eprintln!("request {id}: {} {}", response.status(), cause.unwrap_or_default());
         }
         response.headers_mut().insert(REQUEST_ID, id);
         Ok(response)
     }
 }
 
+fn standard(method: &HttpMethod) -> Method {
+    match method {
+        HttpMethod::Get => Method::GET,
+        HttpMethod::Post => Method::POST,
+        HttpMethod::Put => Method::PUT,
+        HttpMethod::Patch => Method::PATCH,
+        HttpMethod::Delete => Method::DELETE,
+        HttpMethod::Head => Method::HEAD,
+        HttpMethod::Options => Method::OPTIONS,
+        HttpMethod::Trace => Method::TRACE,
+    }
+}
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id of a request, on its way to who writes down what the request did.
+#[derive(Clone)]
+struct RequestId(HeaderValue);
 
 /// The caller's own id for the request, if it is a sane one: 1 to 128 visible ASCII characters. Otherwise a new one.
 fn request_id<B>(request: &axum::http::Request<B>) -> HeaderValue {
@@ -98,14 +173,64 @@ fn request_id<B>(request: &axum::http::Request<B>) -> HeaderValue {
     })
 }
 
-async fn admit(access: Access, mut request: Request, next: Next) -> Response {
-    match auth::authenticate(access, request.headers()).await {
-        Ok(principal) => {
-            request.extensions_mut().insert(principal);
-            next.run(request).await
+/// Who may call what: by path, and then by method.
+#[derive(Clone, Default)]
+struct Guard(HashMap<String, Vec<(Method, Access)>>);
+
+impl Guard {
+    /// Who may make this request; a method that the path does not have is refused.
+    fn access(&self, request: &Request) -> Result<Access, Box<Response>> {
+        let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let methods = self.0.get(path).map(Vec::as_slice).unwrap_or_default();
+        // As the router has it: what answers GET answers HEAD.
+        let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+        if let Some((_, access)) = methods.iter().find(|(declared, _)| declared == method) {
+            return Ok(*access);
         }
-        Err(refusal) => refusal.into_response(),
+        let mut allowed: Vec<&str> = methods.iter().map(|(method, _)| method.as_str()).collect();
+        if allowed.contains(&"GET") {
+            allowed.push("HEAD");
+        }
+        let allowed = allowed.join(",");
+        let detail = format!("Method not allowed here; allowed: {allowed}");
+        let mut response = Error::new(Code::MethodNotAllowed, detail).into_response();
+        if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+            response.headers_mut().insert(ALLOW, allowed);
+        }
+        Err(Box::new(response))
     }
+}
+
+async fn admit(guard: Arc<Guard>, request: Request, next: Next) -> Response {
+    match guard.access(&request) {
+        Ok(access) => admitted(access, request, next).await.unwrap_or_else(Error::into_response),
+        Err(refusal) => *refusal,
+    }
+}
+
+/// Establishes who calls, reads the body of a request that may change something, and lets it through.
+async fn admitted(access: Access, request: Request, next: Next) -> Result<Response> {
+    let principal = auth::authenticate(access, request.headers()).await?;
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD) && access != Access::Public;
+    if !changes {
+        let mut request = request;
+        request.extensions_mut().insert(principal);
+        return Ok(next.run(request).await);
+    }
+    let (mut parts, body) = request.into_parts();
+    let body = input::read(&parts.headers, body).await?;
+    let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let id =
+        parts.extensions.get::<RequestId>().and_then(|RequestId(id)| id.to_str().ok()).unwrap_or_default();
+    let change = Change::new(&principal, &parts, route, id, &body)?;
+    parts.extensions.insert(principal);
+    parts.extensions.insert(change.clone());
+    parts.extensions.insert(RawBody(body));
+    let mut response = next.run(Request::from_parts(parts, Body::empty())).await;
+    if change.is_replayed() {
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Principal {
@@ -133,38 +258,54 @@ impl<S: Send + Sync> FromRequestParts<S> for auth::TeamKey {
     }
 }
 
-/// The one parameter of a path that is an id chosen by a caller; what can't be one names nothing that exists.
+/// The first parameter of a path, an id chosen by a caller; what can't be one is refused.
 pub struct PathSlug(pub Slug);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathSlug {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let (name, value) = path_parameter(parts, state).await?;
+        let parameters = path_parameters(parts, state).await?;
+        let id = parameters
+            .into_iter()
+            .find(|(name, _)| name == "team_id" || name == "group_name" || name == "organization_id");
+        let (name, value) =
+            id.ok_or_else(|| Error::internal("a route without the parameter its handler reads"))?;
         value.try_into().map(PathSlug).map_err(|allowed| Error::invalid(&name, allowed))
     }
 }
 
-/// The one parameter of a path that is a job's id.
+/// The parameter `job_id` of a path.
 pub struct PathJob(pub Uuid);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathJob {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let (_, value) = path_parameter(parts, state).await?;
         // Something that is no UUID is no job's id either.
-        Uuid::try_parse(&value).map(PathJob).map_err(|_| Error::new(Code::NotFound, "Job not found"))
+        let id =
+            path_parameters(parts, state).await?.remove("job_id").and_then(|id| Uuid::try_parse(&id).ok());
+        id.map(PathJob).ok_or_else(|| Error::new(Code::NotFound, "Job not found"))
     }
 }
 
-/// Name and decoded value of the path's one parameter.
-async fn path_parameter<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<(String, String)> {
-    let Path(parameters) = Path::<HashMap<String, String>>::from_request_parts(parts, state)
-        .await
-        .map_err(|_| Error::invalid("path", "expected UTF-8"))?;
-    parameters
-        .into_iter()
-        .next()
-        .ok_or_else(|| Error::internal("a route without the parameter its handler reads"))
+/// The parameter `key_id` of a path.
+pub struct PathKey(pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathKey {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let id = path_parameters(parts, state).await?.remove("key_id").unwrap_or_default();
+        Uuid::try_parse(&id)
+            .map(PathKey)
+            .map_err(|_| Error::new(Code::NotFound, format!("Key '{id}' not found")))
+    }
+}
+
+/// Names and decoded values of the path's parameters.
+async fn path_parameters<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<HashMap<String, String>> {
+    let Path(parameters) =
+        Path::from_request_parts(parts, state).await.map_err(|_| Error::invalid("path", "expected UTF-8"))?;
+    Ok(parameters)
 }

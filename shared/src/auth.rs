@@ -187,6 +187,8 @@ struct Found {
     key_id: Uuid,
     team_id: String,
     status: String,
+    /// For a key that was replaced and works on for a while: how long.
+    seconds_left: Option<u64>,
 }
 
 async fn look_up(hash: &[u8; 32]) -> Result<Found> {
@@ -229,12 +231,18 @@ async fn cached(hash: &[u8; 32]) -> Option<Found> {
     let store = Store::open_default().await.ok()?;
     let entry: Entry = serde_json::from_slice(&store.get(cache_key(&hex(hash))).await.ok()??).ok()?;
     let usable = now() < entry.until;
-    usable.then(|| Found { key_id: entry.key_id, team_id: entry.team_id, status: "active".into() })
+    usable.then(|| Found {
+        key_id: entry.key_id,
+        team_id: entry.team_id,
+        status: "active".into(),
+        seconds_left: None,
+    })
 }
 
 async fn remember(hash: &[u8; 32], found: &Found) {
     let Ok(lifetime @ 1..) = settings::parsed::<u64>("auth_cache_seconds").await else { return };
     let hash = hex(hash);
+    let lifetime = found.seconds_left.map_or(lifetime, |left| left.min(lifetime));
     let entry =
         Entry { key_id: found.key_id, team_id: found.team_id.clone(), until: now().saturating_add(lifetime) };
     if let (Ok(store), Ok(entry)) = (Store::open_default().await, serde_json::to_vec(&entry)) {

@@ -1,26 +1,40 @@
-//! One LLM call inside a job: what `llm-call` and `llm-call-stream` have in common.
+//! One LLM call: what the components that make calls have in common.
 //!
-//! A call is two statements with the model's work in between: [`open`] checks everything and records it, a [`Settlement`] writes
+//! A call is two statements with the model's work in between: [`open`] checks everything and records it, [`OpenCall::settle`] writes
 //! how it ended and what it used. No connection is held in between. The group's models are tried in order
 //! ([`OpenCall::first_answer`]); what was tried is kept with the call.
+//!
+//! A call is made in a job, or in one of its own ([`Place`]), which the first statement then creates and the second ends.
+//! With an `Idempotency-Key` the second statement also keeps the [`Outcome`], sealed, and the first gives it back.
 
+pub mod buffered;
+mod event;
+mod messages;
+mod outcome;
+pub mod relay;
 mod request;
 mod settlement;
 
-pub use request::{CallRequest, check_config};
-pub use settlement::Settlement;
+pub use event::Form;
+pub use outcome::{Answered, Failed, Outcome, Streamed};
+pub use request::{CallBody, CallRequest, NewJob, NewJobBody, Streaming, check_config};
+pub use settlement::{Settled, Settlement};
 
 use crate::{
     auth::TeamKey,
-    database::{self, text, uuid},
+    change::Change,
+    database::{self, optional_text, text, uuid},
     error::{Error, Result},
-    litellm::chat::{Attempt, Class, Failure, Usage},
-    settings,
+    litellm::{
+        admin::Wanted,
+        chat::{Attempt, Class, Failure, Usage},
+    },
+    settings, team,
 };
 use axum::{http::HeaderValue, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use spin_sdk::{pg::ParameterValue, wasip3::spawn};
+use spin_sdk::pg::ParameterValue;
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -30,12 +44,33 @@ use uuid::Uuid;
 /// The most models that a group may hold. With the time that each may take, it bounds a call.
 pub const MAX_MODELS: usize = 16;
 
+/// Where a call is made.
+pub enum Place<'a> {
+    /// In a job that exists.
+    Job(Uuid),
+    /// In a job of its own.
+    NewJob(&'a NewJob),
+}
+
+/// A request for a call, once it is claimed.
+pub enum Opened {
+    /// It is to be made.
+    Call(Box<OpenCall>),
+    /// It was made before, under the same `Idempotency-Key`.
+    Kept(Box<(Outcome, Settled)>),
+}
+
 /// A call that is recorded as open, and must be settled.
 pub struct OpenCall {
+    /// Its job.
+    pub job_id: Uuid,
     /// Its id, also LiteLLM's id for it.
     pub call_id: Uuid,
     /// The group in use: the one asked for, or the team's default.
     pub model_group: String,
+    change: Change,
+    /// Whether its job is its own, and ends with it.
+    owns_job: bool,
     team_id: String,
     models: Vec<Model>,
     started: Instant,
@@ -44,6 +79,7 @@ pub struct OpenCall {
     upstream: Duration,
     /// A model was given up on of which LiteLLM may yet use and bill something.
     uncertain: bool,
+    messages: messages::Keeping,
 }
 
 #[derive(Deserialize)]
@@ -76,51 +112,106 @@ pub enum End {
     Cancelled,
 }
 
+/// The answer of the first statement.
+#[derive(Deserialize)]
+struct Claimed {
+    kept: Option<KeptOutcome>,
+    opened: Option<OpenedCall>,
+}
+
+#[derive(Deserialize)]
+struct KeptOutcome {
+    settled: Settled,
+    sealed: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct OpenedCall {
+    job_id: Uuid,
+    call_id: Uuid,
+    team_id: String,
+    model_group: String,
+    models: Vec<Model>,
+    litellm: Option<Wanted>,
+}
+
 /// Checks and records a call. `lifetime` is how long an answer may take once it has begun; after that and the time that all models
 /// may take to begin, the call counts as abandoned.
 pub async fn open(
     key: &TeamKey,
-    job_id: Uuid,
+    change: &Change,
+    place: Place<'_>,
     request: &CallRequest<'_>,
-    streamed: bool,
     lifetime: Duration,
-) -> Result<OpenCall> {
-    #[derive(Deserialize)]
-    struct Opened {
-        call_id: Uuid,
-        team_id: String,
-        model_group: String,
-        models: Vec<Model>,
-    }
+) -> Result<Opened> {
     let started = Instant::now();
     let limit = Duration::from_secs(settings::parsed("llm_timeout_seconds").await?);
     let deadline =
         limit.saturating_mul(u32::try_from(MAX_MODELS).unwrap_or(u32::MAX)).saturating_add(lifetime);
-    let Opened { call_id, team_id, model_group, models } = database::call(
-        "SELECT open_call($1, $2, $3, $4, $5, $6::text::json, $7)::text AS answer",
-        vec![
-            uuid(key.key_id),
-            uuid(job_id),
-            database::optional_text(request.model_group.as_ref()),
-            database::optional_text(request.purpose.as_ref()),
-            ParameterValue::Boolean(streamed),
-            text(&request.call_metadata),
-            ParameterValue::Int32(i32::try_from(deadline.as_secs()).unwrap_or(i32::MAX)),
-        ],
-    )
-    .await?;
-    Ok(OpenCall {
-        call_id,
-        model_group,
-        team_id,
-        models,
+    let mut parameters = vec![
+        change.parameter(),
+        ParameterValue::Int32(i32::try_from(deadline.as_secs()).unwrap_or(i32::MAX)),
+        uuid(key.key_id),
+        optional_text(request.model_group.as_ref()),
+        optional_text(request.purpose.as_ref()),
+        ParameterValue::Boolean(request.streamed),
+        text(&request.call_metadata),
+    ];
+    let (statement, owns_job) = match place {
+        Place::Job(job_id) => {
+            parameters.push(uuid(job_id));
+            (OPEN_CALL, false)
+        }
+        Place::NewJob(job) => {
+            parameters.extend(job.parameters().await?);
+            (OPEN_JOB_WITH_CALL, true)
+        }
+    };
+    let opened = match database::call(statement, parameters).await? {
+        Claimed { kept: Some(KeptOutcome { settled, sealed }), .. } => {
+            change.mark_replayed();
+            let sealed = sealed.ok_or_else(|| Error::internal("a kept call without its outcome"))?;
+            let outcome = serde_json::from_slice(&change.open(&sealed).await?).map_err(Error::internal)?;
+            return Ok(Opened::Kept(Box::new((outcome, settled))));
+        }
+        Claimed { opened: Some(opened), .. } => opened,
+        Claimed { .. } => return Err(Error::internal("open_call answered nothing")),
+    };
+    if let Some(untold) = opened.litellm
+        && let Err(failure) = team::tell(untold).await
+    {
+        // By what LiteLLM knows now the call may fail; the next one tells it again.
+        failure.log("telling LiteLLM of a team before its call");
+    }
+    Ok(Opened::Call(Box::new(OpenCall {
+        job_id: opened.job_id,
+        call_id: opened.call_id,
+        model_group: opened.model_group,
+        change: change.clone(),
+        owns_job,
+        team_id: opened.team_id,
+        models: opened.models,
         started,
         limit,
         attempts: vec![],
         upstream: Duration::ZERO,
         uncertain: false,
-    })
+        messages: messages::Keeping::of(request).await?,
+    })))
 }
+
+const OPEN_CALL: &str = concat!(
+    "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, $2) AS kept) ",
+    "SELECT json_build_object('kept', kept, 'opened', ",
+    "CASE WHEN kept IS NULL THEN open_call($3, $8, $4, $5, $6, $7::text::json, $2) END)::text AS answer FROM claimed"
+);
+
+const OPEN_JOB_WITH_CALL: &str = concat!(
+    "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, $2) AS kept) ",
+    "SELECT json_build_object('kept', kept, 'opened', CASE WHEN kept IS NULL THEN ",
+    "open_job_with_call($3, $8, $9, $10, $11::text::json, $12, $4, $5, $6, $7::text::json, $2) END)::text AS answer ",
+    "FROM claimed"
+);
 
 impl OpenCall {
     /// Tries the group's models in order until one answers or a failure is not worth another model.
@@ -129,12 +220,11 @@ impl OpenCall {
         &mut self,
         key: &TeamKey,
         request: &CallRequest<'_>,
-        streamed: bool,
         attempt: impl for<'a> AsyncFn(Attempt<'a>, Vec<u8>) -> Result<Result<T, Failure>>,
     ) -> Result<T> {
         let mut last = Class::UnknownModel;
         for model in std::mem::take(&mut self.models) {
-            let body = request.body_for(&model.model_name, &model.config, streamed)?;
+            let body = request.body_for(&model.model_name, &model.config)?;
             let limit = model
                 .config
                 .get("timeout_ms")
@@ -191,15 +281,14 @@ impl OpenCall {
         self.started.elapsed()
     }
 
-    /// The answer with the call's id, and with what part of the time until now was ours and what LiteLLM's.
-    pub fn with_headers(&self, mut response: Response) -> Response {
+    /// The answer with the ids of the call and its job, and with what part of the time until now was ours and what LiteLLM's.
+    pub fn with_headers(&self, response: Response) -> Response {
         let millis = |time: Duration| time.as_secs_f64() * 1000.0;
         let ours = self.latency().saturating_sub(self.upstream);
         let timing = format!("app;dur={:.1}, llm;dur={:.1}", millis(ours), millis(self.upstream));
-        for (name, value) in [("x-call-id", self.call_id.to_string()), ("server-timing", timing)] {
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                response.headers_mut().insert(name, value);
-            }
+        let mut response = with_ids(response, self.job_id, self.call_id);
+        if let Ok(value) = HeaderValue::from_str(&timing) {
+            response.headers_mut().insert("server-timing", value);
         }
         response
     }
@@ -209,29 +298,62 @@ impl OpenCall {
         self.limit
     }
 
-    /// Writes the end of the call and what it used. `error` is what the caller was told.
+    /// Whether the outcome is kept for repeats of the request.
+    pub fn keeps_outcome(&self) -> bool {
+        self.change.is_idempotent()
+    }
+
+    /// A call that no model answered: settles it, and gives back what the caller is told.
+    pub async fn settle_failure(&self, failure: Error) -> Result<Response> {
+        let outcome = Outcome::Failed(Failed::new(self, &failure));
+        self.settle(End::Failed, &Usage::NONE, Some(&failure), &outcome).await?;
+        Ok(self.with_headers(outcome.failure()))
+    }
+
+    /// Writes the end of the call and what it used, and keeps its outcome. `error` is what the caller was told.
     ///
     /// Where a model was given up on, only LiteLLM knows what that cost, and only later: then this writes what is known, and the
-    /// rest follows in the background.
-    pub async fn settle(&self, end: End, usage: &Usage, error: Option<&Error>) -> Result<()> {
-        let settlement = self.settlement(end, usage, error)?;
+    /// rest follows in the background. While the database is away all of it follows in the background.
+    pub async fn settle(
+        &self,
+        end: End,
+        usage: &Usage,
+        error: Option<&Error>,
+        outcome: &Outcome,
+    ) -> Result<Settled> {
+        self.messages.keep(self, outcome);
+        let mut settlement = self.settlement(end, usage, error)?;
+        if self.keeps_outcome() {
+            settlement.request = self.change.parameter();
+            let outcome = serde_json::to_vec(outcome).map_err(Error::internal)?;
+            settlement.sealed = self.change.seal(&outcome).await?;
+        }
         if !self.uncertain {
             return settlement.write().await;
         }
-        let settlement = settlement.without_cost();
-        settlement.announce().await;
-        spawn(async move {
-            if let Err(error) = settlement.write_from_log().await {
-                error.log("settling a call");
-            }
-        });
-        Ok(())
+        Ok(settlement.without_cost().announce_and_follow_log().await)
     }
 
-    /// What is to be written about the end of the call.
-    pub fn settlement(&self, end: End, usage: &Usage, error: Option<&Error>) -> Result<Settlement> {
+    /// What is to be written about the end of a call that broke off: what it cost only LiteLLM knows, and only later. A repeat of its
+    /// request is a new call.
+    pub fn broken_off(&self, end: End, usage: &Usage, error: Option<&Error>) -> Result<Settlement> {
+        let mut settlement = self.settlement(end, usage, error)?.without_cost();
+        settlement.request = self.change.parameter();
+        Ok(settlement)
+    }
+
+    /// Whether the text of a stream is kept.
+    pub fn keeps_messages(&self) -> bool {
+        self.messages.is_on()
+    }
+
+    fn settlement(&self, end: End, usage: &Usage, error: Option<&Error>) -> Result<Settlement> {
         Ok(Settlement {
+            job_id: self.job_id,
             call_id: self.call_id,
+            owns_job: self.owns_job,
+            request: ParameterValue::DbNull,
+            sealed: None,
             status: match end {
                 End::Succeeded => "succeeded",
                 End::Failed => "failed",
@@ -244,4 +366,14 @@ impl OpenCall {
             error: error.map(|error| error.detail.clone()),
         })
     }
+}
+
+/// The answer with the ids of the call and its job.
+pub fn with_ids(mut response: Response, job_id: Uuid, call_id: Uuid) -> Response {
+    for (name, id) in [("x-job-id", job_id), ("x-call-id", call_id)] {
+        if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
 }

@@ -75,7 +75,11 @@ fn failure(statement: &str, error: PgError) -> Error {
 fn server_failure(statement: &str, error: &DbError) -> Error {
     if let Some(code) = Code::from_sqlstate(&error.code) {
         let failure = Error::new(code, error.message.clone());
-        return if code == Code::InProgress { failure.retry_after(1) } else { failure };
+        return if matches!(code, Code::InProgress | Code::IdempotencyInProgress) {
+            failure.retry_after(1)
+        } else {
+            failure
+        };
     }
     // The error's detail may hold values of the request, so it is not logged.
     let cause = format!("{statement}: {} {}", error.code, error.message);

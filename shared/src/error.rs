@@ -8,7 +8,8 @@ use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Shorthand for results that end in an answer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -27,7 +28,8 @@ pub struct Error {
 }
 
 /// The stable words for failures. Clients decide by these; `contract.md` lists them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The request is malformed, or a value is not allowed.
     InvalidRequest,
@@ -49,10 +51,16 @@ pub enum Code {
     MethodNotAllowed,
     /// The id or name is taken.
     AlreadyExists,
+    /// It can't go while others use it.
+    InUse,
     /// The job has ended.
     JobFinished,
     /// Another request is doing the same at this moment.
     InProgress,
+    /// The request with the same `Idempotency-Key` is not done yet.
+    IdempotencyInProgress,
+    /// The `Idempotency-Key` was used with another request.
+    IdempotencyMismatch,
     /// The body is larger than allowed.
     TooLarge,
     /// The body is compressed.
@@ -70,6 +78,32 @@ pub enum Code {
 }
 
 impl Code {
+    /// All of them.
+    pub const ALL: [Code; 22] = [
+        Code::InvalidRequest,
+        Code::Unauthenticated,
+        Code::InsufficientCredits,
+        Code::BudgetExhausted,
+        Code::WrongTeam,
+        Code::TeamSuspended,
+        Code::ModelGroupDenied,
+        Code::NotFound,
+        Code::MethodNotAllowed,
+        Code::AlreadyExists,
+        Code::InUse,
+        Code::JobFinished,
+        Code::InProgress,
+        Code::IdempotencyInProgress,
+        Code::IdempotencyMismatch,
+        Code::TooLarge,
+        Code::UnsupportedMediaType,
+        Code::RateLimited,
+        Code::Internal,
+        Code::LlmFailed,
+        Code::Unavailable,
+        Code::LlmTimeout,
+    ];
+
     /// The HTTP status and the word in the answer's `code`.
     pub fn answer(self) -> (StatusCode, &'static str) {
         match self {
@@ -83,8 +117,11 @@ impl Code {
             Code::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Code::AlreadyExists => (StatusCode::CONFLICT, "already_exists"),
+            Code::InUse => (StatusCode::CONFLICT, "in_use"),
             Code::JobFinished => (StatusCode::CONFLICT, "job_finished"),
             Code::InProgress => (StatusCode::CONFLICT, "in_progress"),
+            Code::IdempotencyInProgress => (StatusCode::CONFLICT, "idempotency_in_progress"),
+            Code::IdempotencyMismatch => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Code::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Code::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
@@ -108,17 +145,23 @@ impl Code {
             "LJ008" => Code::JobFinished,
             "LJ009" => Code::InProgress,
             "LJ010" => Code::InvalidRequest,
+            "LJ011" => Code::InUse,
+            "LJ012" => Code::IdempotencyMismatch,
+            "LJ013" => Code::IdempotencyInProgress,
             _ => return None,
         })
     }
 }
 
 /// The body of every error answer; in a stream, the `error` of its event.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
 pub struct ErrorBody<'a> {
-    /// A sentence for people.
+    /// A sentence for people: for bad input `<field>: what is wrong and what is allowed`.
+    #[schema(example = "Insufficient credits. Required: 1, Available: 0")]
     pub detail: &'a str,
-    /// One of the words of [`Code`].
+    /// The stable word to decide by.
+    #[schema(example = "insufficient_credits")]
     pub code: &'static str,
 }
 
@@ -165,10 +208,6 @@ impl Error {
     }
 }
 
-/// What is behind an error answer, on its way from the error to the log.
-#[derive(Clone)]
-pub(crate) struct Cause(pub(crate) String);
-
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = (self.code.answer().0, Json(self.body())).into_response();
@@ -177,9 +216,8 @@ impl IntoResponse for Error {
         {
             response.headers_mut().insert(RETRY_AFTER, value);
         }
-        if let Some(cause) = self.cause {
-            response.extensions_mut().insert(Cause(cause));
-        }
+        // For the log, and for who shows errors in another form.
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -3,8 +3,12 @@
 
 mod body;
 mod query;
+mod schema;
 mod values;
 
+pub(crate) use body::read;
 pub use body::{Body, Fields, ListBody, MAX_BODY_BYTES, NoFields, Object, RawBody, parse_body};
-pub use query::{Page, Query, query_integer, read_query};
-pub use values::{Amount, Credits, Label, Metadata, Name, Prose, Seconds, Slug, Text, integer};
+pub use query::{Format, Page, Query, query_integer, read_query};
+pub use values::{
+    Amount, Credits, Label, Metadata, Name, Prose, Seconds, Slug, Text, check_storable, given, integer,
+};

@@ -21,7 +21,12 @@ impl Usd {
     /// Reads a decimal number, in scientific notation too: LiteLLM prints costs as Python prints floats (`1.32e-05`).
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text)).ok().map(Self)
+        // Of more decimals than a `Decimal` holds, which are 28, the last ones are rounded.
+        Decimal::from_str_exact(text)
+            .or_else(|_| Decimal::from_scientific(text))
+            .or_else(|_| text.parse())
+            .ok()
+            .map(Self)
     }
 }
 

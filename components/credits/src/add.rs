@@ -1,25 +1,36 @@
-//! Topping up.
+//! Topping up and correcting.
+//!
+//! Credits that are in the ledger are there, so LiteLLM failing to follow with its budget is a warning and not an error, which would
+//! invite to add them twice. The team's next call tells LiteLLM, before it is made.
 
 use crate::transactions::Transaction;
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
+    alerts,
     api::PathSlug,
-    database::{self, text},
+    change,
+    change::Change,
+    database::{optional_text, text},
     error::{Error, Result},
-    input::{Amount, Body, Metadata, Prose},
+    input::{Amount, Body, Metadata, Prose, Slug, integer},
     litellm::admin::Wanted,
     settings,
     team::tell_litellm,
 };
 use spin_sdk::pg::ParameterValue;
+use utoipa::ToSchema;
 
 /// How many credits, by any of the names that the guides have for it, and why.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"credits_amount": 100, "reason": "Invoice 2025-117"}))]
 pub struct AddCredits {
+    /// This, or one of its other names.
     credits_amount: Option<Amount>,
+    /// Another name of `credits_amount`.
     amount: Option<Amount>,
+    /// Another name of `credits_amount`.
     credits: Option<Amount>,
     reason: Option<Prose>,
     #[serde(default)]
@@ -27,7 +38,7 @@ pub struct AddCredits {
 }
 
 /// What was added.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Added {
     team_id: String,
     credits_added: i64,
@@ -38,17 +49,21 @@ pub struct Added {
     warnings: Vec<String>,
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    added: Added,
-    litellm: Wanted,
-}
-
-/// `POST /api/credits/teams/{team_id}/add`
+/// Add credits
 ///
-/// Credits that are in the ledger are there, so LiteLLM failing to raise its budget is a warning and not an error, which would
-/// invite to add them twice. The next change of the team that reaches LiteLLM raises the budget to what it must be.
-pub async fn add(PathSlug(team_id): PathSlug, Body(body): Body<AddCredits>) -> Result<Json<Added>> {
+/// LiteLLM's budget is raised by what they are worth.
+#[utoipa::path(post, path = "/api/credits/teams/{team_id}/add", tag = "Credits", params(("team_id" = Slug, Path)),
+    request_body = AddCredits, responses((status = 200, body = Added)))]
+pub async fn add(
+    change: Change,
+    PathSlug(team_id): PathSlug,
+    Body(body): Body<AddCredits>,
+) -> Result<Json<Added>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        added: Added,
+        litellm: Wanted,
+    }
     let Amount(amount) = match (body.credits_amount, body.amount, body.credits) {
         (Some(amount), None, None) | (None, Some(amount), None) | (None, None, Some(amount)) => amount,
         (None, None, None) => return Err(Error::invalid("credits_amount", "required")),
@@ -62,16 +77,88 @@ pub async fn add(PathSlug(team_id): PathSlug, Body(body): Body<AddCredits>) -> R
     let parameters = vec![
         text(team_id),
         ParameterValue::Int64(amount),
-        database::optional_text(body.reason),
+        optional_text(body.reason),
         text(body.metadata),
         text(settings::text("usd_per_credit").await?),
     ];
-    let statement = "SELECT add_credits($1, $2, $3, $4::text::json, $5::text::numeric)::text AS answer";
-    let Answer { mut added, litellm } = database::call(statement, parameters).await?;
-    if tell_litellm(litellm).await.is_err() {
-        added
-            .warnings
-            .push("LiteLLM could not be told of the new budget; the next change of the team will".into());
-    }
+    let statement = change!("add_credits($2, $3, $4, $5::text::json, $6::text::numeric)");
+    let Answer { mut added, litellm } = change.run(statement, parameters).await?;
+    added.warnings = told(&change, litellm).await;
     Ok(Json(added))
+}
+
+/// A correction, and why.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"credits_amount": -5, "reason": "Charged twice by mistake"}))]
+pub struct AdjustCredits {
+    /// Not 0; negative to take credits away.
+    credits_amount: Correction,
+    reason: Prose,
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+/// -1,000,000,000 to 1,000,000,000, but not 0.
+#[derive(ToSchema)]
+#[schema(value_type = i64, minimum = -1_000_000_000, maximum = 1_000_000_000)]
+struct Correction(i64);
+
+impl<'de> Deserialize<'de> for Correction {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match integer(deserializer, -1_000_000_000, 1_000_000_000)? {
+            0 => Err(serde::de::Error::custom("expected a whole number other than 0")),
+            change => Ok(Self(change)),
+        }
+    }
+}
+
+/// What was corrected.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Adjusted {
+    team_id: String,
+    credits_adjusted: i64,
+    credits_remaining: i64,
+    transaction: Transaction,
+    /// What did not go as it should, although the balance is corrected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+/// Correct a balance
+///
+/// It can't take more than is available. LiteLLM's budget follows.
+#[utoipa::path(post, path = "/api/credits/teams/{team_id}/adjust", tag = "Credits", params(("team_id" = Slug, Path)),
+    request_body = AdjustCredits,
+    responses((status = 200, body = Adjusted), (status = 402, description = "`insufficient_credits`")))]
+pub async fn adjust(
+    change: Change,
+    PathSlug(team_id): PathSlug,
+    Body(body): Body<AdjustCredits>,
+) -> Result<Json<Adjusted>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        adjusted: Adjusted,
+        litellm: Wanted,
+    }
+    let parameters = vec![
+        text(team_id),
+        ParameterValue::Int64(body.credits_amount.0),
+        text(body.reason),
+        text(body.metadata),
+        text(settings::text("usd_per_credit").await?),
+    ];
+    let statement = change!("adjust_credits($2, $3, $4, $5::text::json, $6::text::numeric)");
+    let Answer { mut adjusted, litellm } = change.run(statement, parameters).await?;
+    adjusted.warnings = told(&change, litellm).await;
+    alerts::deliver();
+    Ok(Json(adjusted))
+}
+
+/// Warnings about what LiteLLM could not be told.
+async fn told(change: &Change, litellm: Wanted) -> Vec<String> {
+    match tell_litellm(change, litellm).await {
+        Ok(()) => vec![],
+        Err(_) => vec!["LiteLLM could not be told of the new budget; the team's next call does it".into()],
+    }
 }

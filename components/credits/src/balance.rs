@@ -7,12 +7,13 @@ use shared::{
     auth::Principal,
     database::{self, text},
     error::{Error, Result},
-    input::{Body, Credits, Query, query_integer},
+    input::{Body, Credits, Query, Slug, query_integer},
 };
 use spin_sdk::pg::ParameterValue;
+use utoipa::{IntoParams, ToSchema};
 
 /// A team's credits: `remaining = allocated - used`, `available = remaining - reserved`.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Balance {
     team_id: String,
     credits_allocated: i64,
@@ -23,25 +24,33 @@ pub struct Balance {
     budget_mode: String,
     credit_limit: Option<i64>,
     auto_refill: bool,
+    refill_amount: Option<i64>,
+    refill_period: Option<String>,
+    next_refill_at: Option<String>,
 }
 
-/// `GET /api/credits/teams/{team_id}/balance`
+/// Read a balance
+#[utoipa::path(get, path = "/api/credits/teams/{team_id}/balance", tag = "Credits", params(("team_id" = Slug, Path)),
+    responses((status = 200, body = Balance)))]
 pub async fn get(principal: Principal, PathSlug(team_id): PathSlug) -> Result<Json<Balance>> {
     principal.may_see(team_id.as_str())?;
     database::call("SELECT get_balance($1)::text AS answer", vec![text(team_id)]).await.map(Json)
 }
 
 /// How many credits are asked for, in the body.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"credits_required": 5}))]
 pub struct Check {
     credits_required: Option<Credits>,
 }
 
 /// How many credits are asked for, in the query.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct CheckQuery {
+    /// Instead of `credits_required` in the body.
     #[serde(default, deserialize_with = "CheckQuery::number")]
     credits_needed: Option<Credits>,
 }
@@ -53,7 +62,7 @@ impl CheckQuery {
 }
 
 /// Whether that many can be held now.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Checked {
     team_id: String,
     available: bool,
@@ -63,7 +72,11 @@ pub struct Checked {
     credits_available: i64,
 }
 
-/// `POST /api/credits/teams/{team_id}/check`: of one credit, unless the body or the query says how many.
+/// Check credits
+///
+/// Whether a job could be created now, or as many as the body or the query says. It changes nothing.
+#[utoipa::path(post, path = "/api/credits/teams/{team_id}/check", tag = "Credits",
+    params(("team_id" = Slug, Path), CheckQuery), request_body(content = Check), responses((status = 200, body = Checked)))]
 pub async fn check(
     principal: Principal,
     PathSlug(team_id): PathSlug,

@@ -1,4 +1,4 @@
-//! Balances, the ledger, top-ups and checks.
+//! Balances, the ledger, top-ups, corrections, automatic refills and checks.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,24 +9,26 @@
 
 mod add;
 mod balance;
+mod refill;
 mod transactions;
 
-use shared::{api::Api, auth::Access};
-use spin_sdk::{
-    http::{IntoResponse, Request},
-    http_service,
-};
+use shared::api::Api;
 use std::sync::LazyLock;
 
-static API: LazyLock<Api> = LazyLock::new(|| {
-    Api::new()
-        .get("/api/credits/teams/{team_id}/balance", Access::AdminOrTeam, balance::get)
-        .post("/api/credits/teams/{team_id}/add", Access::Admin, add::add)
-        .post("/api/credits/teams/{team_id}/check", Access::AdminOrTeam, balance::check)
-        .get("/api/credits/teams/{team_id}/transactions", Access::AdminOrTeam, transactions::list)
+/// The routes of this component.
+pub static API: LazyLock<Api> = LazyLock::new(|| {
+    shared::api![
+        AdminOrTeam: balance::get,
+        Admin: add::add,
+        Admin: add::adjust,
+        AdminOrTeam: balance::check,
+        Admin: refill::configure,
+        AdminOrTeam: transactions::list,
+    ]
 });
 
-#[http_service]
-async fn handle(request: Request) -> impl IntoResponse {
+#[cfg(target_family = "wasm")]
+#[spin_sdk::http_service]
+async fn handle(request: spin_sdk::http::Request) -> impl spin_sdk::http::IntoResponse {
     API.answer(request).await
 }

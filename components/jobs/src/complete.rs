@@ -1,95 +1,88 @@
 //! Ending a job.
 
 use axum::Json;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use shared::{
+    alerts,
     api::PathJob,
     auth::Principal,
-    database::{self, optional_text, text, uuid},
+    change,
+    change::Change,
+    database::{optional_text, text, uuid},
     error::Result,
     input::{Body, Metadata, Prose},
-    money::Usd,
+    job::{CompletedJob, Completion},
 };
+use utoipa::ToSchema;
 
 /// How the job ended.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"status": "completed", "metadata": {"pages": 12}}))]
 pub struct CompleteJob {
     status: FinalStatus,
+    /// Added to the job's.
     #[serde(default)]
     metadata: Metadata,
     #[serde(default, deserialize_with = "Prose::unless_blank")]
+    #[schema(value_type = Option<String>)]
     error_message: Option<Prose>,
 }
 
-/// `completed`, `failed` or `cancelled`.
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct FinalStatus(String);
+/// How a job can end.
+#[derive(Deserialize, Clone, Copy, ToSchema)]
+#[serde(try_from = "String", rename_all = "lowercase")]
+enum FinalStatus {
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl FinalStatus {
+    fn word(self) -> &'static str {
+        match self {
+            FinalStatus::Completed => "completed",
+            FinalStatus::Failed => "failed",
+            FinalStatus::Cancelled => "cancelled",
+        }
+    }
+}
 
 impl TryFrom<String> for FinalStatus {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        match text.as_str() {
-            "completed" | "failed" | "cancelled" => Ok(Self(text)),
-            _ => Err("expected one of completed, failed, cancelled"),
-        }
+        let all = [FinalStatus::Completed, FinalStatus::Failed, FinalStatus::Cancelled];
+        all.into_iter()
+            .find(|status| status.word() == text)
+            .ok_or("expected one of completed, failed, cancelled")
     }
 }
 
-/// What ending a job answers. Kept with the job, so that the same request again gets the same.
-#[derive(Serialize, Deserialize)]
-pub struct CompletedJob {
-    job_id: String,
-    status: String,
-    completed_at: String,
-    costs: Costs,
-    calls: Vec<Call>,
-}
-
-/// The sums over a job's calls, and what it cost in credits.
-#[derive(Serialize, Deserialize)]
-struct Costs {
-    total_calls: i64,
-    successful_calls: i64,
-    failed_calls: i64,
-    total_tokens: i64,
-    /// The sum of what is known; `null` when nothing is.
-    total_cost_usd: Option<Usd>,
-    /// Calls whose cost is not known, or not yet.
-    unpriced_calls: i64,
-    avg_latency_ms: i64,
-    credit_applied: bool,
-    credits_remaining: i64,
-}
-
-/// A call as ending its job shows it.
-#[derive(Serialize, Deserialize)]
-struct Call {
-    call_id: String,
-    purpose: Option<String>,
-    model_group: String,
-    tokens: i64,
-    latency_ms: Option<i64>,
-    error: Option<String>,
-}
-
-/// `POST /api/jobs/{job_id}/complete`
+/// Complete a job
+///
+/// Credits are deducted when the status is `completed`, no call failed, and none were deducted for it before. Calls that are still open
+/// count as cancelled. The same request again gets the same answer.
+#[utoipa::path(post, path = "/api/jobs/{job_id}/complete", tag = "Jobs", params(("job_id" = Uuid, Path)),
+    request_body = CompleteJob,
+    responses((status = 200, body = CompletedJob), (status = 409, description = "`job_finished`")))]
 pub async fn complete(
     principal: Principal,
+    change: Change,
     PathJob(job_id): PathJob,
     Body(end): Body<CompleteJob>,
 ) -> Result<Json<CompletedJob>> {
-    let FinalStatus(status) = end.status;
     let parameters = vec![
         principal.key_id(),
         uuid(job_id),
-        text(status),
+        text(end.status.word()),
         text(end.metadata),
         optional_text(end.error_message),
     ];
-    database::call("SELECT complete_job($1, $2, $3, $4::text::json, $5)::text AS answer", parameters)
-        .await
-        .map(Json)
+    let Completion { completion, alerts } =
+        change.run(change!("complete_job($2, $3, $4, $5::text::json, $6)"), parameters).await?;
+    if alerts {
+        alerts::deliver();
+    }
+    Ok(Json(completion.into()))
 }

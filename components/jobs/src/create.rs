@@ -4,37 +4,52 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
     auth::Principal,
-    database::{self, optional_text, text},
+    change,
+    change::Change,
+    database::{optional_text, text},
     error::Result,
     input::{Body, Label, Metadata, Seconds, Slug},
     settings,
 };
 use spin_sdk::pg::ParameterValue;
+use utoipa::ToSchema;
 
 /// What a job is for.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"team_id": "acme-engineering", "job_type": "resume_analysis", "user_id": "jane@acme.com"}))]
 pub struct CreateJob {
+    /// The key's team.
     team_id: Slug,
     user_id: Option<Label>,
     job_type: Label,
     #[serde(default)]
     metadata: Metadata,
-    /// Up to 30 days.
+    /// Up to 30 days; without it, what the variable `job_lifetime_seconds` says.
     expires_in_seconds: Option<Seconds<2_592_000>>,
 }
 
 /// A new job. It holds a credit until it ends or `expires_at` passes.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct CreatedJob {
     job_id: String,
+    /// `pending`.
     status: String,
     created_at: String,
     expires_at: String,
 }
 
-/// `POST /api/jobs/create`
-pub async fn create(principal: Principal, Body(new): Body<CreateJob>) -> Result<Json<CreatedJob>> {
+/// Create a job
+///
+/// It holds one credit until it ends.
+#[utoipa::path(post, path = "/api/jobs/create", tag = "Jobs", request_body = CreateJob,
+    responses((status = 200, body = CreatedJob), (status = 402, description = "`insufficient_credits`"),
+        (status = 404, description = "`not_found`")))]
+pub async fn create(
+    principal: Principal,
+    change: Change,
+    Body(new): Body<CreateJob>,
+) -> Result<Json<CreatedJob>> {
     let lifetime = match new.expires_in_seconds {
         Some(Seconds(seconds)) => seconds,
         None => settings::parsed("job_lifetime_seconds").await?,
@@ -47,7 +62,5 @@ pub async fn create(principal: Principal, Body(new): Body<CreateJob>) -> Result<
         text(new.metadata),
         ParameterValue::Int32(lifetime),
     ];
-    database::call("SELECT create_job($1, $2, $3, $4, $5::text::json, $6)::text AS answer", parameters)
-        .await
-        .map(Json)
+    change.run(change!("create_job($2, $3, $4, $5, $6::text::json, $7)"), parameters).await.map(Json)
 }

@@ -1,4 +1,4 @@
-//! Jobs: create, complete, read, list.
+//! Jobs: create, complete, read, list, and end what is overdue.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,24 +9,28 @@
 
 mod complete;
 mod create;
+mod expire;
+mod metadata;
 mod read;
 
-use shared::{api::Api, auth::Access};
-use spin_sdk::{
-    http::{IntoResponse, Request},
-    http_service,
-};
+use shared::api::Api;
 use std::sync::LazyLock;
 
-static API: LazyLock<Api> = LazyLock::new(|| {
-    Api::new()
-        .post("/api/jobs/create", Access::AdminOrTeam, create::create)
-        .post("/api/jobs/{job_id}/complete", Access::AdminOrTeam, complete::complete)
-        .get("/api/jobs/{job_id}", Access::AdminOrTeam, read::get)
-        .get("/api/teams/{team_id}/jobs", Access::AdminOrTeam, read::list)
+/// The routes of this component.
+pub static API: LazyLock<Api> = LazyLock::new(|| {
+    shared::api![
+        AdminOrTeam: create::create,
+        AdminOrTeam: complete::complete,
+        AdminOrTeam: read::get,
+        AdminOrTeam: read::costs,
+        AdminOrTeam: metadata::merge,
+        AdminOrTeam: read::list,
+        Admin: expire::expire,
+    ]
 });
 
-#[http_service]
-async fn handle(request: Request) -> impl IntoResponse {
+#[cfg(target_family = "wasm")]
+#[spin_sdk::http_service]
+async fn handle(request: spin_sdk::http::Request) -> impl spin_sdk::http::IntoResponse {
     API.answer(request).await
 }

@@ -8,12 +8,13 @@ use shared::{
     litellm::{admin, within},
 };
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// How long each check may take.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// The state of the application and of what it stands on.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Health {
     status: &'static str,
     version: &'static str,
@@ -21,8 +22,12 @@ pub struct Health {
     litellm: &'static str,
 }
 
+/// Health
+///
 /// 200 while jobs can be created and read. Without LiteLLM calls fail, which the body says; without the database everything does,
 /// so that is 503.
+#[utoipa::path(get, path = "/health", tag = "Service", operation_id = "health",
+    responses((status = 200, body = Health), (status = 503, body = Health)))]
 pub async fn get() -> Result<(StatusCode, Json<Health>)> {
     let word = |up| if up { "up" } else { "down" };
     let (database, litellm) = (within(LIMIT, database::ping()).await, admin::is_alive(LIMIT).await);

@@ -1,4 +1,4 @@
-//! Organizations, model groups, access groups, teams; health; and the answer to paths that nobody has.
+//! Organizations, model groups, access groups, teams and their keys; health; and the answer to paths that nobody has.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,37 +9,56 @@
 
 mod access_groups;
 mod health;
+mod keys;
 mod model_groups;
 mod organizations;
 mod teams;
 
-use shared::{api::Api, auth::Access};
-use spin_sdk::{
-    http::{IntoResponse, Request},
-    http_service,
-};
+use shared::api::Api;
 use std::sync::LazyLock;
 
-static API: LazyLock<Api> = LazyLock::new(|| {
-    Api::new()
-        .post("/api/organizations/create", Access::Admin, organizations::create)
-        .get("/api/organizations/{organization_id}", Access::Admin, organizations::get)
-        .post("/api/model-groups/create", Access::Admin, model_groups::create)
-        .get("/api/model-groups", Access::AdminOrTeam, model_groups::list)
-        .get("/api/model-groups/{group_name}", Access::AdminOrTeam, model_groups::get)
-        .get("/api/model-groups/{group_name}/resolve", Access::AdminOrTeam, model_groups::resolve)
-        .post("/api/model-access-groups/create", Access::Admin, access_groups::create)
-        .get("/api/model-access-groups/{group_name}", Access::Admin, access_groups::get)
-        .post("/api/teams/create", Access::Admin, teams::create)
-        .get("/api/teams", Access::Admin, teams::list)
-        .get("/api/teams/{team_id}", Access::AdminOrTeam, teams::get)
-        .put("/api/teams/{team_id}/model-groups", Access::Admin, teams::set_model_groups)
-        .put("/api/teams/{team_id}/suspend", Access::Admin, teams::suspend)
-        .put("/api/teams/{team_id}/resume", Access::Admin, teams::resume)
-        .get("/health", Access::Public, health::get)
+/// The routes of this component.
+pub static API: LazyLock<Api> = LazyLock::new(|| {
+    shared::api![
+        Admin: organizations::create,
+        Admin: organizations::list,
+        Admin: organizations::get,
+        Admin: organizations::update,
+        Admin: organizations::delete,
+        Admin: organizations::teams,
+        Admin: model_groups::create,
+        AdminOrTeam: model_groups::list,
+        AdminOrTeam: model_groups::get,
+        Admin: model_groups::update,
+        Admin: model_groups::delete,
+        Admin: model_groups::models,
+        Admin: model_groups::set_models,
+        AdminOrTeam: model_groups::resolve,
+        Admin: access_groups::create,
+        Admin: access_groups::list,
+        Admin: access_groups::get,
+        Admin: access_groups::update,
+        Admin: access_groups::set_model_groups,
+        Admin: access_groups::delete,
+        Admin: teams::create,
+        Admin: teams::list,
+        AdminOrTeam: teams::get,
+        Admin: teams::update,
+        Admin: teams::delete,
+        Admin: teams::set_model_groups,
+        Admin: teams::set_access_groups,
+        Admin: teams::suspend,
+        Admin: teams::resume,
+        Admin: keys::list,
+        Admin: keys::create,
+        Admin: keys::rotate,
+        Admin: keys::revoke,
+        Public: health::get,
+    ]
 });
 
-#[http_service]
-async fn handle(request: Request) -> impl IntoResponse {
+#[cfg(target_family = "wasm")]
+#[spin_sdk::http_service]
+async fn handle(request: spin_sdk::http::Request) -> impl spin_sdk::http::IntoResponse {
     API.answer(request).await
 }

@@ -5,12 +5,25 @@
 //! itself (`api_base`, `api_key`, `metadata`, `fallbacks`, `user_config` …).
 
 use crate::{
+    database::{optional_text, text},
     error::{Error, Result},
-    input::{Fields, Label, Metadata, Slug, parse_body},
+    input::{Fields, Label, Metadata, Slug, check_storable, parse_body},
+    settings,
 };
 use serde::Deserialize;
-use serde_json::value::{RawValue, to_raw_value};
-use std::collections::BTreeMap;
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
+use spin_sdk::pg::ParameterValue;
+use std::{borrow::Cow, collections::BTreeMap};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ArrayBuilder, ObjectBuilder, OneOfBuilder, RefOr, Schema,
+        schema::{AdditionalProperties, SchemaType, Type},
+    },
+};
 
 /// OpenAI's parameters of a chat completion that pass through. `model`, `messages` and `stream` are ours to set.
 const PASSED_THROUGH: &[&str] = &[
@@ -41,6 +54,17 @@ const PASSED_THROUGH: &[&str] = &[
     "web_search_options",
 ];
 
+/// Whether a route answers as a stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Streaming {
+    /// Always; a `stream` that says otherwise is refused.
+    Always,
+    /// Never; a `stream` that says otherwise is refused.
+    Never,
+    /// As `stream` says, and not if it says nothing.
+    AsAsked,
+}
+
 /// A valid request for a call.
 pub struct CallRequest<'a> {
     /// The model group asked for; `None`: the team's default.
@@ -49,14 +73,63 @@ pub struct CallRequest<'a> {
     pub purpose: Option<Label>,
     /// The caller's own data about the call.
     pub call_metadata: Metadata,
+    /// Whether the answer is a stream.
+    pub streamed: bool,
+    /// Whether a stream in OpenAI's form is to end with its usage.
+    pub include_usage: bool,
     messages: &'a RawValue,
     parameters: BTreeMap<String, &'a RawValue>,
 }
 
+/// A job for one call.
+pub struct NewJob {
+    /// `None`: the key's team.
+    pub team_id: Option<Slug>,
+    /// The caller's user.
+    pub user_id: Option<Label>,
+    /// What it is for.
+    pub job_type: Label,
+    /// The caller's own data about it.
+    pub metadata: Metadata,
+}
+
+impl NewJob {
+    /// Takes the fields of a job out of those of a request.
+    fn take(fields: &mut BTreeMap<String, &RawValue>) -> Result<Self> {
+        Ok(Self {
+            team_id: optional("team_id", fields.remove("team_id"))?,
+            user_id: optional("user_id", fields.remove("user_id"))?,
+            job_type: optional("job_type", fields.remove("job_type"))?
+                .ok_or_else(|| Error::invalid("job_type", "required"))?,
+            metadata: optional("job_metadata", fields.remove("job_metadata"))?.unwrap_or_default(),
+        })
+    }
+
+    pub(super) async fn parameters(&self) -> Result<[ParameterValue; 5]> {
+        Ok([
+            optional_text(self.team_id.as_ref()),
+            optional_text(self.user_id.as_ref()),
+            text(&self.job_type),
+            text(&self.metadata),
+            ParameterValue::Int32(settings::parsed("job_lifetime_seconds").await?),
+        ])
+    }
+}
+
 impl<'a> CallRequest<'a> {
-    /// Reads a body. `streamed` says which route it came by; a `stream` that says otherwise is refused.
-    pub fn parse(body: &'a [u8], streamed: bool) -> Result<Self> {
+    /// Reads the body of a call.
+    pub fn parse(body: &'a [u8], streaming: Streaming) -> Result<Self> {
+        let Fields(fields) = parse_body(body)?;
+        Self::from_fields(fields, streaming)
+    }
+
+    /// Reads the body of a call in a job of its own.
+    pub fn parse_with_job(body: &'a [u8], streaming: Streaming) -> Result<(NewJob, Self)> {
         let Fields(mut fields) = parse_body(body)?;
+        Ok((NewJob::take(&mut fields)?, Self::from_fields(fields, streaming)?))
+    }
+
+    fn from_fields(mut fields: BTreeMap<String, &'a RawValue>, streaming: Streaming) -> Result<Self> {
         let model_group = match (fields.remove("model_group"), fields.remove("model")) {
             (Some(_), Some(_)) => {
                 return Err(Error::invalid("model", "given beside model_group, for which it stands"));
@@ -68,30 +141,44 @@ impl<'a> CallRequest<'a> {
         let call_metadata = optional("call_metadata", fields.remove("call_metadata"))?.unwrap_or_default();
         let messages = fields.remove("messages").ok_or_else(|| Error::invalid("messages", "required"))?;
         check_messages(messages)?;
-        if optional::<bool>("stream", fields.remove("stream"))?.is_some_and(|stream| stream != streamed) {
+        let asked: Option<bool> = optional("stream", fields.remove("stream"))?;
+        let streamed = match streaming {
+            Streaming::Always => true,
+            Streaming::Never => false,
+            Streaming::AsAsked => asked.unwrap_or(false),
+        };
+        if asked.is_some_and(|asked| asked != streamed) {
             return Err(Error::invalid(
                 "stream",
                 format!("this route answers with stream = {streamed}; expected that or none"),
             ));
         }
-        // What it can ask for is what a stream brings anyway.
-        fields.remove("stream_options");
+        let options: Option<StreamOptions> = optional("stream_options", fields.remove("stream_options"))?;
         fields.retain(|_, value| value.get() != "null");
         for (name, value) in &fields {
             check_parameter(name, value)?;
         }
-        Ok(Self { model_group, purpose, call_metadata, messages, parameters: fields })
+        let include_usage = options.is_some_and(|options| options.include_usage);
+        Ok(Self {
+            model_group,
+            purpose,
+            call_metadata,
+            streamed,
+            include_usage,
+            messages,
+            parameters: fields,
+        })
+    }
+
+    /// The messages as they came.
+    pub fn messages(&self) -> &str {
+        self.messages.get()
     }
 
     /// The body for LiteLLM: `config` holds the model's defaults for what the caller leaves open.
-    pub fn body_for(
-        &self,
-        model: &str,
-        config: &BTreeMap<String, Box<RawValue>>,
-        streamed: bool,
-    ) -> Result<Vec<u8>> {
+    pub fn body_for(&self, model: &str, config: &BTreeMap<String, Box<RawValue>>) -> Result<Vec<u8>> {
         let model = to_raw_value(model).map_err(Error::internal)?;
-        let stream = to_raw_value(&streamed).map_err(Error::internal)?;
+        let stream = to_raw_value(&self.streamed).map_err(Error::internal)?;
         let options = RawValue::from_string(r#"{"include_usage":true}"#.into()).map_err(Error::internal)?;
         let mut body: BTreeMap<&str, &RawValue> = config
             .iter()
@@ -100,7 +187,7 @@ impl<'a> CallRequest<'a> {
             .collect();
         body.extend(self.parameters.iter().map(|(name, value)| (name.as_str(), *value)));
         body.extend([("model", &*model), ("messages", self.messages), ("stream", &*stream)]);
-        if streamed {
+        if self.streamed {
             // Without it LiteLLM keeps the usage, and with it the cost, to itself.
             body.insert("stream_options", &options);
         }
@@ -108,9 +195,17 @@ impl<'a> CallRequest<'a> {
     }
 }
 
+/// What of OpenAI's `stream_options` makes a difference here.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StreamOptions {
+    include_usage: bool,
+}
+
 /// A model's default parameters in a model group: OpenAI's, and `timeout_ms` (1 to 3,600,000).
 pub fn check_config(config: &BTreeMap<String, Box<RawValue>>) -> Result<()> {
     for (name, value) in config {
+        check_storable(value).map_err(|problem| Error::invalid(name, problem))?;
         if name == "timeout_ms" {
             bounded(name, value, 1.0, 3_600_000.0, true)?;
         } else {
@@ -118,6 +213,123 @@ pub fn check_config(config: &BTreeMap<String, Box<RawValue>>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the documentation says of a call's body.
+pub struct CallBody;
+
+impl CallBody {
+    fn members() -> ObjectBuilder {
+        let some = |example: serde_json::Value| {
+            Schema::from(ObjectBuilder::new().schema_type(SchemaType::AnyValue).examples([example]))
+        };
+        let number = |min: f64, max: f64| {
+            Schema::from(
+                ObjectBuilder::new()
+                    .schema_type(SchemaType::from_iter([Type::Number, Type::Null]))
+                    .minimum(Some(min))
+                    .maximum(Some(max)),
+            )
+        };
+        let whole = |min: i64, max: i64| {
+            Schema::from(
+                ObjectBuilder::new()
+                    .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
+                    .minimum(Some(min))
+                    .maximum(Some(max)),
+            )
+        };
+        let message = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .description(Some("An OpenAI chat message."))
+            .property("role", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(ROLES)))
+            .property(
+                "content",
+                OneOfBuilder::new().item(ObjectBuilder::new().schema_type(Type::String)).item(
+                    ArrayBuilder::new()
+                        .items(ObjectBuilder::new().schema_type(Type::Object))
+                        .min_items(Some(1)),
+                ),
+            )
+            .required("role")
+            .required("content");
+        let mut body = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property("model_group", nullable(Slug::schema()))
+            .property(
+                "model",
+                Schema::from(
+                    ObjectBuilder::new()
+                        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+                        .description(Some("Another name of `model_group`.")),
+                ),
+            )
+            .property("messages", ArrayBuilder::new().items(message).min_items(Some(1)))
+            .property("purpose", nullable(Label::schema()))
+            .property("call_metadata", nullable(Metadata::schema()))
+            .property(
+                "stream",
+                ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Boolean, Type::Null])),
+            )
+            .property(
+                "stream_options",
+                ObjectBuilder::new()
+                    .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+                    .property("include_usage", ObjectBuilder::new().schema_type(Type::Boolean)),
+            )
+            .required("messages")
+            .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+        for name in PASSED_THROUGH {
+            let schema = match *name {
+                "temperature" => number(0.0, 2.0),
+                "top_p" => number(0.0, 1.0),
+                "max_tokens" | "max_completion_tokens" => whole(1, 10_000_000),
+                "n" => whole(1, 1),
+                _ => some(serde_json::Value::Null),
+            };
+            body = body.property(*name, schema);
+        }
+        body
+    }
+}
+
+fn nullable(schema: RefOr<Schema>) -> Schema {
+    OneOfBuilder::new().item(schema).item(ObjectBuilder::new().schema_type(Type::Null)).into()
+}
+
+impl PartialSchema for CallBody {
+    fn schema() -> RefOr<Schema> {
+        let example = json!({"model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}], "temperature": 0.7});
+        CallBody::members().examples([example]).into()
+    }
+}
+
+impl ToSchema for CallBody {
+    fn name() -> Cow<'static, str> {
+        "CallRequest".into()
+    }
+}
+
+/// What the documentation says of the body of a call in a job of its own.
+pub struct NewJobBody;
+
+impl PartialSchema for NewJobBody {
+    fn schema() -> RefOr<Schema> {
+        CallBody::members()
+            .property("team_id", nullable(Slug::schema()))
+            .property("user_id", nullable(Label::schema()))
+            .property("job_type", Label::schema())
+            .property("job_metadata", nullable(Metadata::schema()))
+            .required("job_type")
+            .examples([json!({"job_type": "chat", "model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}]})])
+            .into()
+    }
+}
+
+impl ToSchema for NewJobBody {
+    fn name() -> Cow<'static, str> {
+        "JobWithCallRequest".into()
+    }
 }
 
 fn optional<T: for<'de> Deserialize<'de>>(name: &str, value: Option<&RawValue>) -> Result<Option<T>> {
@@ -203,12 +415,12 @@ fn check_messages(messages: &RawValue) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     const MESSAGES: &str = r#""messages":[{"role":"user","content":"Hi"}]"#;
 
     fn refusal(body: &str) -> String {
-        match CallRequest::parse(body.as_bytes(), false) {
+        match CallRequest::parse(body.as_bytes(), Streaming::Never) {
             Ok(_) => panic!("accepted: {body}"),
             Err(error) => error.detail,
         }
@@ -219,9 +431,9 @@ mod tests {
         let body = format!(
             r#"{{"model_group":"Chat",{MESSAGES},"temperature":0.70,"seed":12345678901234567890,"tools":[{{"b":1,"a":2}}],"user":null}}"#
         );
-        let request = CallRequest::parse(body.as_bytes(), false).unwrap();
+        let request = CallRequest::parse(body.as_bytes(), Streaming::Never).unwrap();
         let config = serde_json::from_str(r#"{"temperature":0.1,"max_tokens":7,"timeout_ms":9}"#).unwrap();
-        let sent = String::from_utf8(request.body_for("gpt-4o", &config, false).unwrap()).unwrap();
+        let sent = String::from_utf8(request.body_for("gpt-4o", &config).unwrap()).unwrap();
         assert_eq!(
             sent,
             format!(
@@ -233,9 +445,8 @@ mod tests {
     #[test]
     fn a_stream_asks_for_its_usage() {
         let body = format!(r#"{{{MESSAGES},"stream":true,"stream_options":{{"include_usage":false}}}}"#);
-        let request = CallRequest::parse(body.as_bytes(), true).unwrap();
-        let sent: Value =
-            serde_json::from_slice(&request.body_for("m", &BTreeMap::new(), true).unwrap()).unwrap();
+        let request = CallRequest::parse(body.as_bytes(), Streaming::Always).unwrap();
+        let sent: Value = serde_json::from_slice(&request.body_for("m", &BTreeMap::new()).unwrap()).unwrap();
         assert_eq!(sent["stream_options"], json!({"include_usage": true}));
         assert_eq!(sent["stream"], json!(true));
     }
@@ -322,7 +533,8 @@ mod tests {
             r#"{"role":"user","content":[{"type":"text","text":"x"}]}"#,
         ] {
             assert!(
-                CallRequest::parse(format!(r#"{{"messages":[{message}]}}"#).as_bytes(), false).is_ok(),
+                CallRequest::parse(format!(r#"{{"messages":[{message}]}}"#).as_bytes(), Streaming::Never)
+                    .is_ok(),
                 "{message}"
             );
         }

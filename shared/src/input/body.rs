@@ -3,8 +3,12 @@
 use crate::error::{Code, Error, Result};
 use axum::{
     body::Bytes,
-    extract::{FromRequest, Request},
-    http::header::{CONTENT_ENCODING, CONTENT_LENGTH},
+    extract::FromRequestParts,
+    http::{
+        HeaderMap,
+        header::{CONTENT_ENCODING, CONTENT_LENGTH},
+        request::Parts,
+    },
 };
 use futures::StreamExt;
 use serde::{
@@ -20,11 +24,12 @@ pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// A JSON object as body, read as JSON whatever its content type says.
 pub struct Body<T>(pub T);
 
-impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Body<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self> {
-        let Object(value) = parse_body(&read(request).await?)?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let RawBody(bytes) = RawBody::from_request_parts(parts, state).await?;
+        let Object(value) = parse_body(&bytes)?;
         Ok(Self(value))
     }
 }
@@ -32,22 +37,24 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
 /// A bare JSON list as body.
 pub struct ListBody<T>(pub Vec<T>);
 
-impl<T: DeserializeOwned, S: Sync> FromRequest<S> for ListBody<T> {
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for ListBody<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self> {
-        parse_body(&read(request).await?).map(Self)
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let RawBody(bytes) = RawBody::from_request_parts(parts, state).await?;
+        parse_body(&bytes).map(Self)
     }
 }
 
-/// A body as it came.
+/// A body as it came. [`crate::api`] reads it, once, before the handler.
+#[derive(Clone)]
 pub struct RawBody(pub Bytes);
 
-impl<S: Sync> FromRequest<S> for RawBody {
+impl<S: Sync> FromRequestParts<S> for RawBody {
     type Rejection = Error;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self> {
-        read(request).await.map(Self)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        parts.extensions.remove().ok_or_else(|| Error::internal("a route that reads a body without one"))
     }
 }
 
@@ -108,14 +115,12 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 }
 
 /// Reads a body to its end, unless it is compressed or larger than [`MAX_BODY_BYTES`].
-async fn read(request: Request) -> Result<Bytes> {
+pub(crate) async fn read(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes> {
     let too_large = || Error::new(Code::TooLarge, format!("body: expected at most {MAX_BODY_BYTES} bytes"));
-    let (parts, body) = request.into_parts();
-    if parts.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return Err(Error::new(Code::UnsupportedMediaType, "content-encoding: expected none"));
     }
-    let announced: usize = parts
-        .headers
+    let announced: usize = headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())
         .and_then(|length| length.parse().ok())

@@ -7,6 +7,8 @@ use serde::{
     de::{DeserializeOwned, Error as _},
 };
 use serde_json::{Map, Value};
+use spin_sdk::pg::ParameterValue;
+use utoipa::{IntoParams, ToSchema};
 
 /// The parameters of the query, read like the fields of a body: unknown and repeated ones are refused.
 pub struct Query<T>(pub T);
@@ -33,15 +35,23 @@ pub fn read_query<T: DeserializeOwned>(query: &str) -> Result<T> {
 }
 
 /// Which part of a list is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Page {
-    /// At most this many entries: 1 to 1000.
+    /// At most this many entries.
+    #[param(minimum = 1, maximum = 1000, default = 50, required = false)]
     pub limit: i64,
     /// Starting after this many.
+    #[param(minimum = 0, maximum = 1_000_000_000_000_i64, default = 0, required = false)]
     pub offset: i64,
 }
 
 impl Page {
+    /// `limit` and `offset` as parameters of a statement.
+    pub fn parameters(self) -> Vec<ParameterValue> {
+        vec![ParameterValue::Int64(self.limit), ParameterValue::Int64(self.offset)]
+    }
+
     /// For a `limit` in a query: 1 to 1000.
     pub fn limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
         query_integer(deserializer, 1, 1000)
@@ -52,10 +62,26 @@ impl Page {
         query_integer(deserializer, 0, 1_000_000_000_000)
     }
 
+    /// The same where something else may stand in its place.
+    pub fn optional_offset<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+        Page::offset(deserializer).map(Some)
+    }
+
     /// What `limit` is when nothing is said.
     pub fn default_limit() -> i64 {
         50
     }
+}
+
+/// As what a list is answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// JSON.
+    #[default]
+    Json,
+    /// Comma-separated values, with a line of column names (RFC 4180).
+    Csv,
 }
 
 /// A whole number between `min` and `max`, as text.

@@ -50,7 +50,8 @@ impl<const MAX: usize> fmt::Display for Text<MAX> {
 }
 
 /// Text of 1 to 10,000 characters of any kind but U+0000: descriptions, reasons, what a program caught.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Prose(String);
 
 impl Prose {
@@ -159,11 +160,17 @@ impl<'de> Deserialize<'de> for Metadata {
             text if text.len() > Self::MAX_BYTES => {
                 Err(D::Error::custom(format!("expected at most {} bytes of JSON", Self::MAX_BYTES)))
             }
-            text if !is_storable(text) => {
-                Err(D::Error::custom("expected text without U+0000 and without unpaired surrogates"))
-            }
-            _ => Ok(Self(raw)),
+            _ => check_storable(&raw).map_err(D::Error::custom).map(|()| Self(raw)),
         }
+    }
+}
+
+/// Refuses JSON whose strings are no text to PostgreSQL.
+pub fn check_storable(json: &RawValue) -> Result<(), &'static str> {
+    if is_storable(json.get()) {
+        Ok(())
+    } else {
+        Err("expected text without U+0000 and without unpaired surrogates")
     }
 }
 
@@ -196,6 +203,13 @@ impl fmt::Display for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.get())
     }
+}
+
+/// For a field that may be left out, or `null`: which of them it was.
+pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// A whole number between `min` and `max`, written with a fraction of zero or not (`100.0` is 100: one guide sends amounts so).

@@ -13,11 +13,11 @@ use crate::{
 use axum::http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
 
 /// What LiteLLM is to know of a team: the answer of `litellm_wanted` in `migrations/0003_tenancy.sql`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Wanted {
     /// Counts the changes of everything below.
     pub version: i64,
@@ -37,8 +37,19 @@ pub struct Wanted {
     pub tpm_limit: Option<i64>,
     /// Whether the team is suspended.
     pub blocked: bool,
-    /// The hex SHA-256 of the team's keys, which LiteLLM takes wherever it takes a key.
-    pub key_hashes: Vec<String>,
+    /// The team's keys.
+    pub keys: Vec<WantedKey>,
+    /// Keys that must be gone, as the hex of their SHA-256.
+    pub revoked: Vec<String>,
+}
+
+/// A key that LiteLLM is to take.
+#[derive(Debug, Clone, Deserialize)]
+pub struct WantedKey {
+    /// The hex of its SHA-256, which LiteLLM takes wherever it takes a key.
+    pub hash: String,
+    /// For how long still, of one that was replaced.
+    pub seconds_left: Option<i64>,
 }
 
 impl Wanted {
@@ -127,21 +138,55 @@ pub async fn generate_key(wanted: &Wanted, alias: String) -> Result<VirtualKey> 
     Ok(VirtualKey::new(key))
 }
 
-/// Tells LiteLLM what the team and its keys may use from now on, and whether the team is blocked.
+/// Tells LiteLLM what the team and its keys may use from now on, which keys are gone, and whether the team is blocked.
 pub async fn update_team(wanted: &Wanted) -> Result<()> {
-    let mut body = json!({ "models": wanted.models(), "max_budget": wanted.max_budget });
-    for hash in &wanted.key_hashes {
+    if !wanted.revoked.is_empty() {
+        delete_keys(&json!({ "keys": wanted.revoked })).await?;
+    }
+    for key in &wanted.keys {
+        let mut body = wanted.limits();
         if let Some(body) = body.as_object_mut() {
-            body.insert("key".into(), hash.clone().into());
+            body.remove("team_id");
+            body.insert("key".into(), key.hash.clone().into());
+            // As well as to the team: LiteLLM takes an old copy of a team back when one of its calls ends at that moment, of a key never.
+            body.insert("blocked".into(), wanted.blocked.into());
+            if let Some(seconds) = key.seconds_left {
+                body.insert("duration".into(), format!("{seconds}s").into());
+            }
         }
         accepted(ask(Method::POST, "/key/update", Some(&body)).await?, "/key/update")?;
     }
+    let mut body = wanted.limits();
     if let Some(body) = body.as_object_mut() {
-        body.remove("key");
-        body.insert("team_id".into(), wanted.team_id.clone().into());
+        body.insert("team_alias".into(), wanted.team_alias.clone().into());
         body.insert("blocked".into(), wanted.blocked.into());
     }
     accepted(ask(Method::POST, "/team/update", Some(&body)).await?, "/team/update").map(drop)
+}
+
+/// Deletes the key that has an alias. Answers also when there is none.
+pub async fn delete_key_with_alias(alias: &str) -> Result<()> {
+    delete_keys(&json!({ "key_aliases": [alias] })).await
+}
+
+async fn delete_keys(body: &Value) -> Result<()> {
+    let answer = ask(Method::POST, "/key/delete", Some(body)).await?;
+    if answer.status == StatusCode::NOT_FOUND { Ok(()) } else { accepted(answer, "/key/delete").map(drop) }
+}
+
+/// The names of the models that LiteLLM knows.
+pub async fn known_models() -> Result<BTreeSet<String>> {
+    #[derive(Deserialize)]
+    struct Models {
+        data: Vec<Model>,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        id: String,
+    }
+    let answer = accepted(ask(Method::GET, "/v1/models", None::<&()>).await?, "/v1/models")?;
+    let Models { data } = understood(answer, "/v1/models")?;
+    Ok(data.into_iter().map(|model| model.id).collect())
 }
 
 /// What LiteLLM recorded of one call.

@@ -10,7 +10,7 @@ use axum::http::{Method, StatusCode};
 use eventsource_stream::{EventStream, Eventsource};
 use futures::StreamExt;
 use http_body_util::BodyDataStream;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use spin_sdk::{http::Response, wasip3::http_compat::IncomingResponseBody};
 use std::{collections::BTreeMap, pin::Pin, time::Duration};
@@ -153,7 +153,7 @@ fn provider_message(message: &str) -> String {
 }
 
 /// Tokens and cost of an answer.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens of the prompt.
     #[serde(default)]
@@ -176,7 +176,7 @@ impl Usage {
 }
 
 /// A buffered answer of a model.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Completion {
     /// The message's members as they came.
     pub message: BTreeMap<String, Box<RawValue>>,

@@ -38,6 +38,16 @@ impl Client {
         Answer::of(self.request(Method::PUT, path).body(body.to_string())).await
     }
 
+    /// PATCH of a JSON body.
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        Answer::of(self.request(Method::PATCH, path).body(body.to_string())).await
+    }
+
+    /// DELETE.
+    pub async fn delete(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::DELETE, path)).await
+    }
+
     /// Opens a stream and reads nothing yet.
     pub async fn stream(&self, path: &str, body: Value) -> Sse {
         let response =

@@ -35,6 +35,22 @@ impl Database {
         connect(&self.config).await.expect("a connection")
     }
 
+    /// Every row of every table as text, so that a test can see that nothing changed. When keys were last used is left out.
+    pub async fn everything(&self) -> String {
+        let tables = "SELECT quote_ident(relname) FROM pg_stat_user_tables ORDER BY 1";
+        let mut all = String::new();
+        for table in self.client.query(tables, &[]).await.expect("the tables") {
+            let table: String = table.get(0);
+            let rows = format!(
+                "SELECT coalesce(string_agg((to_jsonb(t) - 'last_used_at')::text, E'\\n' ORDER BY t::text), '') FROM {table} AS t"
+            );
+            let rows: String = self.client.query_one(&rows, &[]).await.expect("its rows").get(0);
+            all.push_str(&format!("-- {table}\n{rows}\n"));
+        }
+        assert!(all.contains("-- teams\n"), "these are not the application's tables: {all}");
+        all
+    }
+
     /// The variables by which the application finds it.
     pub fn variables(&self) -> [(&'static str, String); 5] {
         let host = match self.config.get_hosts().first() {

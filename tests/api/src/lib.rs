@@ -4,6 +4,7 @@
 //! * [`TestApp`] starts all that; its methods are what tests do: act as a persona ([`Client`]), set up what a test is
 //!   not about ([`TestApp::team`]), look into the database, and check what must hold after anything
 //!   ([`TestApp::check_invariants`]).
+//! * [`python`] runs the clients that users write.
 //! * `TEST_DATABASE_URL` names a PostgreSQL superuser; `cargo xtask test` sets it.
 //! * With `LITELLM_URL` and `LITELLM_MASTER_KEY` the tests run against that LiteLLM, and those that need the stand-in skip themselves,
 //!   saying so ([`TestApp::stand_in`]).
@@ -12,6 +13,7 @@ mod app;
 mod client;
 mod database;
 mod invariants;
+pub mod python;
 
 pub use app::{Options, Team, TestApp};
 pub use client::{Answer, Client, Sse};

@@ -25,10 +25,11 @@ pub(crate) struct AllowedHost {
 #[derive(Debug, PartialEq)]
 enum Host {
     Any,
-    /// With the leading dot.
+    /// Of domains only, never of addresses. With the leading dot.
     Subdomain(String),
     Network(IpNet),
-    Name(String),
+    /// A domain in its usual form, in small letters, or an address.
+    Exactly(url::Host),
     /// The application itself, which this host does not offer; it allows nothing.
     Itself,
 }
@@ -53,9 +54,10 @@ impl AllowedHosts {
     /// Whether a URL with scheme and host may be reached. One that can't be parsed may not.
     pub(crate) fn allows(&self, url: &str) -> bool {
         let Ok(url) = Url::parse(url) else { return false };
-        let Some(host) = url.host_str() else { return false };
+        // Read again, because only the URLs of the web know addresses: that of PostgreSQL would be a domain's name.
+        let Some(Ok(host)) = url.host_str().map(url::Host::parse) else { return false };
         let port = url.port().or_else(|| default_port(url.scheme()));
-        self.0.iter().any(|allowed| allowed.allows(url.scheme(), host, port))
+        self.0.iter().any(|allowed| allowed.allows(url.scheme(), &host, port))
     }
 }
 
@@ -82,7 +84,7 @@ impl AllowedHost {
         })
     }
 
-    fn allows(&self, scheme: &str, host: &str, port: Option<u16>) -> bool {
+    fn allows(&self, scheme: &str, host: &url::Host, port: Option<u16>) -> bool {
         self.scheme.as_deref().is_none_or(|allowed| allowed == scheme)
             && self.host.allows(host)
             && self.port.allows(port)
@@ -108,16 +110,17 @@ impl Host {
             return Ok(Self::Subdomain(format!(".{domain}")));
         }
         ensure!(!host.contains('*'), "`*` is only allowed as a whole host or as its first label");
-        Ok(Self::Name(host.to_owned()))
+        Ok(Self::Exactly(url::Host::parse(host).with_context(|| format!("{host:?} is no host"))?))
     }
 
-    fn allows(&self, host: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Subdomain(suffix) => host.ends_with(suffix),
-            Self::Network(network) => host.parse::<IpAddr>().is_ok_and(|address| network.contains(&address)),
-            Self::Name(name) => name == host,
-            Self::Itself => false,
+    fn allows(&self, host: &url::Host) -> bool {
+        match (self, host) {
+            (Self::Any, _) => true,
+            (Self::Subdomain(suffix), url::Host::Domain(domain)) => domain.ends_with(suffix),
+            (Self::Network(network), url::Host::Ipv4(address)) => network.contains(&IpAddr::V4(*address)),
+            (Self::Network(network), url::Host::Ipv6(address)) => network.contains(&IpAddr::V6(*address)),
+            (Self::Exactly(named), host) => named == host,
+            (Self::Subdomain(_) | Self::Network(_) | Self::Itself, _) => false,
         }
     }
 }
@@ -188,6 +191,23 @@ mod tests {
             ("https://*.example.com", "https://a.b.example.com/", true),
             ("https://*.example.com", "https://example.com/", false),
             ("https://*.example.com", "https://evilexample.com/", false),
+            ("https://*.example.com/", "https://a.example.com/", true),
+            ("http://*.example.com:*", "http://a.example.com:9/", true),
+            ("http://*.example.com:*", "http://a.example.com/", true),
+            ("http://*.example.com:*", "http://example.com:9/", false),
+            ("http://*.example.com:*", "https://a.example.com:9/", false),
+            ("http://*.0.0.1:80", "http://127.0.0.1/", false),
+            ("https://*", "https://anything.example/", true),
+            ("https://*", "https://127.0.0.1/", true),
+            ("https://*", "https://anything.example:8443/", false),
+            ("https://*", "http://anything.example/", false),
+            ("https://*", "http://anything.example:443/", false),
+            ("https://*:*", "https://anything.example:8443/", true),
+            ("https://*:*", "http://anything.example:8443/", false),
+            ("*://*:443", "https://anything.example/", true),
+            ("*://*:443", "http://anything.example/", false),
+            ("*://*:*", "http://[::1]:8080/", true),
+            ("*://*:*", "postgres://127.0.0.1", true),
             ("*://*:*", "redis://anything:1", true),
             ("*://example.com:*", "mysql://example.com:9", true),
             ("http://localhost:8000..9000", "http://localhost:8000/", true),
@@ -195,6 +215,12 @@ mod tests {
             ("http://localhost:8000..9000", "http://localhost:9000/", false),
             ("http://10.0.0.0/8:80", "http://10.1.2.3/", true),
             ("http://10.0.0.0/8:80", "http://11.1.2.3/", false),
+            ("http://10.1.2.3/8:80", "http://10.9.9.9/", true),
+            ("http://ff00::/8:80", "http://[ff00::1]/", true),
+            ("http://ff00::/8:80", "http://[fe00::1]/", false),
+            ("http://[::1]:80", "http://[::1]/", true),
+            ("http://Example.COM", "http://eXample.com/", true),
+            ("postgres://10.0.0.0/8", "postgres://10.1.2.3", true),
             ("postgres://127.0.0.1:5432", "postgres://127.0.0.1", true),
             ("postgres://db", "postgres://db:5432", true),
             ("postgres://db:5433", "postgres://db:5432", false),
@@ -218,6 +244,17 @@ mod tests {
             "example.com",
             "http://example.com/path",
             "http://example.com:80/path",
+            "*://*",
+            "*://example.com",
+            "https://*/",
+            "https://*/path",
+            "https://*.*",
+            "https://*example.com",
+            "https://example.*",
+            "insecure:allow-all",
+            "http://[::1]",
+            "http://",
+            "http://a b",
             "http://a*b.com",
             "http://*.a.*.com",
             "ftp://example.com",
@@ -234,5 +271,23 @@ mod tests {
         let values = BTreeMap::from([("url".to_owned(), "http://127.0.0.1:4000".to_owned())]);
         let hosts = AllowedHosts::parse(&["{{ url }}".to_owned()], &values).unwrap();
         assert!(hosts.allows("http://127.0.0.1:4000/x"));
+    }
+
+    #[test]
+    fn wildcards_may_come_from_variables_whole_or_in_part() {
+        let entries = ["{{ webhooks }}".to_owned(), "http://*.{{ domain }}:{{ port }}".to_owned()];
+        let hosts = |webhooks: &str, port: &str| {
+            let given = [("webhooks", webhooks), ("domain", "example.com"), ("port", port)];
+            let values = given.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            AllowedHosts::parse(&entries, &values)
+        };
+        let wide = hosts("https://*:*", "*").unwrap();
+        assert!(wide.allows("https://hooks.example.org:8443/x") && wide.allows("http://a.example.com:81/"));
+        assert!(!wide.allows("http://hooks.example.org/") && !wide.allows("http://example.com:81/"));
+        let narrow = hosts("https://*.hooks.example.org", "80").unwrap();
+        assert!(narrow.allows("https://a.hooks.example.org/") && narrow.allows("http://a.example.com/"));
+        assert!(!narrow.allows("https://hooks.example.org/") && !narrow.allows("http://a.example.com:81/"));
+        assert!(hosts("", "*").is_err(), "an empty variable is no entry");
+        assert!(hosts("https://a https://b", "*").is_err(), "and a list is none either");
     }
 }

@@ -39,5 +39,6 @@ mod variables;
 mod wit;
 
 pub use application::Application;
+pub use router::Router;
 pub use server::Running;
 pub use settings::{Logs, Settings};

@@ -2,11 +2,11 @@
 
 use anyhow::{Result, anyhow};
 
-use crate::manifest::{HttpTrigger, Route};
+use crate::manifest::{HttpTrigger, Manifest, Route};
 
 /// The routes of an application. An exact route beats a parameter, which beats a trailing wildcard, segment by segment.
 #[derive(Debug)]
-pub(crate) struct Router {
+pub struct Router {
     routes: routefinder::Router<Target>,
 }
 
@@ -28,6 +28,17 @@ pub(crate) struct RouteMatch<'a> {
 }
 
 impl Router {
+    /// The routes of a manifest, given as text. Its components need not be built.
+    pub fn from_toml(manifest: &str) -> Result<Self> {
+        Self::new(&Manifest::parse(manifest)?.trigger.http)
+    }
+
+    /// The component that answers a raw path, and the route by which it does, as the manifest has it.
+    pub fn answers(&self, path: &str) -> Option<(&str, &str)> {
+        let found = self.routes.best_match(path)?.handler();
+        Some((found.component.as_str(), found.route.as_str()))
+    }
+
     /// Builds the router from the manifest's triggers; private ones have no route.
     pub(crate) fn new(triggers: &[HttpTrigger]) -> Result<Self> {
         let mut routes = routefinder::Router::new();
@@ -53,8 +64,8 @@ impl Router {
         Some(RouteMatch { target: best.handler(), path_info, parameters })
     }
 
-    /// Every route with its component.
-    pub(crate) fn routes(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// Every route as the manifest has it, with its component.
+    pub fn routes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.routes.iter().map(|(_, target)| (target.route.as_str(), target.component.as_str()))
     }
 }

@@ -175,7 +175,11 @@ pub(crate) fn visible_models(state: &State, caller: &Caller) -> Vec<String> {
     } else {
         own
     };
-    if is_open(&listed) { all() } else { listed }
+    if listed.is_empty() || listed.iter().any(|name| name == "all-proxy-models") {
+        return all();
+    }
+    // Names that stand for no model, or for wildcard models, which this configuration has none of.
+    listed.into_iter().filter(|name| name != "no-default-models" && name != "*").collect()
 }
 
 fn is_open(models: &[String]) -> bool {

@@ -89,10 +89,11 @@ impl Fields {
         }
     }
 
-    /// A number, which may be written in a string.
+    /// A number, which may be written in a string or as a truth value.
     pub fn float(&self, name: &str) -> Result<Change<f64>, ApiError> {
         self.read(name, |value| match value {
             Value::Number(number) => number.as_f64().ok_or(("float_type", "Input should be a valid number")),
+            Value::Bool(truth) => Ok(f64::from(*truth)),
             Value::String(text) => text.trim().parse().map_err(|_| {
                 ("float_parsing", "Input should be a valid number, unable to parse string as a number")
             }),
@@ -112,7 +113,7 @@ impl Fields {
         }
     }
 
-    /// A whole number, which may be written in a string or as `7.0`.
+    /// A whole number, which may be written in a string, as `7.0` or as a truth value.
     pub fn integer(&self, name: &str) -> Result<Change<i64>, ApiError> {
         const PARSING: &str = "Input should be a valid integer, unable to parse string as an integer";
         const FRACTION: &str = "Input should be a valid integer, got a number with a fractional part";
@@ -123,6 +124,7 @@ impl Fields {
                 _ => Err(("int_from_float", FRACTION)),
             },
             Value::String(text) => text.trim().parse().map_err(|_| ("int_parsing", PARSING)),
+            Value::Bool(truth) => Ok(i64::from(*truth)),
             _ => Err(("int_type", "Input should be a valid integer")),
         })
     }

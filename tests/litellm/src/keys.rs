@@ -16,7 +16,7 @@ use crate::error::{ApiError, python_error};
 use crate::fields::{Change, Fields, key_hash};
 use crate::records::{KeyRecord, Zone};
 use crate::state::{App, State};
-use crate::teams::{MODELS_NEEDED, admin_fields, reset_at, saved};
+use crate::teams::{admin_fields, needed, reset_at, saved};
 use crate::time;
 
 type Answer = Result<Json<Value>, ApiError>;
@@ -56,8 +56,8 @@ fn new_record(fields: &Fields, key: &str) -> Result<KeyRecord, ApiError> {
     let budget_duration = fields.text("budget_duration")?.value();
     let expires = match fields.text("duration")? {
         Change::Set(text) => {
-            let invalid = || ApiError::new(500, "internal_server_error", "Invalid duration format");
-            Some(time::expiry(&text, now).ok_or_else(invalid)?)
+            let invalid = |complaint| ApiError::new(500, "internal_server_error", complaint);
+            Some(time::expiry(&text, now).map_err(invalid)?)
         }
         Change::Keep | Change::Clear => None,
     };
@@ -115,21 +115,26 @@ pub(crate) async fn info(
     Ok(Json(json!({"key": asked, "info": info})))
 }
 
-/// `POST /key/update`: what is named changes, `null` clears, `metadata` is replaced as a whole.
+/// `POST /key/update`, by key or hash, or by alias where no key is given: what is named changes, `null` clears, `metadata` is
+/// replaced as a whole.
 pub(crate) async fn update(FromApp(app): FromApp<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let fields = admin_fields(&app, &headers, &body, "/key/update")?;
-    let Change::Set(asked) = fields.text("key")? else {
-        let message = "Value error, either key or key_alias must be provided";
-        return Err(ApiError::validation("value_error", json!(["body"]), message));
-    };
-    let hash = key_hash(&asked);
+    let key = fields.text("key")?.value();
+    let alias = fields.text("key_alias")?.value();
     let mut state = app.state();
-    let mut record = state.keys.get(&hash).ok_or_else(unknown)?.clone();
+    let mut record = match (&key, &alias) {
+        (Some(key), _) => state.keys.get(&key_hash(key)).ok_or_else(unknown)?.clone(),
+        (None, Some(alias)) => named(&state, alias).next().ok_or_else(|| unknown_alias(alias))?.clone(),
+        (None, None) => {
+            let message = "Value error, either key or key_alias must be provided";
+            return Err(ApiError::validation("value_error", json!(["body"]), message));
+        }
+    };
     change(&fields, &mut record)?;
     refuse_taken_alias(&state, &record)?;
     let mut row = record.row(Zone::Number);
-    row["key"] = json!(asked);
-    state.keys.insert(hash, record);
+    row["key"] = json!(key.unwrap_or_else(|| record.token.clone()));
+    state.keys.insert(record.token.clone(), record);
     saved(state)?;
     Ok(Json(row))
 }
@@ -151,7 +156,9 @@ fn change(fields: &Fields, record: &mut KeyRecord) -> Result<(), ApiError> {
     match fields.texts("models")? {
         Change::Keep => {}
         Change::Set(models) => record.models = models,
-        Change::Clear => return Err(ApiError::auth(400, format!("Authentication Error, {MODELS_NEEDED}"))),
+        Change::Clear => {
+            return Err(ApiError::auth(400, format!("Authentication Error, {}", needed("models"))));
+        }
     }
     match fields.object("metadata")? {
         Change::Keep => {}
@@ -167,9 +174,9 @@ fn change(fields: &Fields, record: &mut KeyRecord) -> Result<(), ApiError> {
     }
     match fields.text("duration")? {
         Change::Keep => {}
-        Change::Set(text) if text != "-1" => {
-            let invalid = || ApiError::auth(400, "Authentication Error, Invalid duration format");
-            record.expires = Some(time::expiry(&text, now).ok_or_else(invalid)?);
+        Change::Set(text) if !text.is_empty() && text != "-1" => {
+            let invalid = |complaint| ApiError::auth(400, format!("Authentication Error, {complaint}"));
+            record.expires = Some(time::expiry(&text, now).map_err(invalid)?);
         }
         Change::Set(_) | Change::Clear => record.expires = None,
     }
@@ -178,7 +185,8 @@ fn change(fields: &Fields, record: &mut KeyRecord) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// `POST /key/delete`, by keys, hashes or aliases. Unknown ones are listed as deleted beside known ones.
+/// `POST /key/delete`, by keys or hashes, or by aliases where no key is given. Unknown ones are listed as deleted beside known
+/// ones.
 pub(crate) async fn delete(FromApp(app): FromApp<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let fields = admin_fields(&app, &headers, &body, "/key/delete")?;
     let keys = fields.texts("keys")?.value().unwrap_or_default();
@@ -188,9 +196,11 @@ pub(crate) async fn delete(FromApp(app): FromApp<App>, headers: HeaderMap, body:
         return Err(ApiError::validation("value_error", json!(["body"]), message));
     }
     let mut state = app.state();
-    let mut hashes: Vec<String> = keys.iter().map(|key| key_hash(key)).collect();
-    let named = state.keys.values().filter(|key| key.key_alias.as_ref().is_some_and(|a| aliases.contains(a)));
-    hashes.extend(named.map(|key| key.token.clone()));
+    let hashes: Vec<String> = if keys.is_empty() {
+        aliases.iter().flat_map(|alias| named(&state, alias)).map(|key| key.token.clone()).collect()
+    } else {
+        keys.iter().map(|key| key_hash(key)).collect()
+    };
     let now = Utc::now();
     let deleted = hashes.iter().filter(|hash| state.delete_key(hash, now)).count();
     if deleted == 0 {
@@ -235,6 +245,15 @@ fn refuse_taken_alias(state: &State, record: &KeyRecord) -> Result<(), ApiError>
     let message =
         format!("Key with alias '{alias}' already exists. Unique key aliases across all keys are required.");
     Err(ApiError::new(400, "bad_request_error", message).param("key_alias"))
+}
+
+fn named<'a>(state: &'a State, alias: &'a str) -> impl Iterator<Item = &'a KeyRecord> {
+    state.keys.values().filter(move |key| key.key_alias.as_deref() == Some(alias))
+}
+
+fn unknown_alias(alias: &str) -> ApiError {
+    let message = format!("Key not found. No key with key_alias='{alias}'.");
+    ApiError::new(404, "not_found_error", message).param("key_alias")
 }
 
 fn unknown() -> ApiError {

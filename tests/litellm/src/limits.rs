@@ -11,7 +11,8 @@ use crate::state::State;
 /// How long a window lasts from its first request, in seconds; what `retry-after` says, however much of it is left.
 const WINDOW_SECONDS: i64 = 60;
 
-/// Without a limit of its own, a call reserves so many tokens for its answer, or a quarter of the smallest limit.
+/// Without a limit of its own, a call reserves so many tokens for its answer, or a quarter of the smallest limit if that is less,
+/// but as many as for its prompt at the least.
 const ASSUMED_ANSWER: i64 = 1024;
 
 /// What was used in the current minute.
@@ -62,7 +63,7 @@ impl Reservation {
     ) -> Result<Reservation, ApiError> {
         let scopes = scopes(state, hash);
         let wanted = wanted_tokens(&scopes, body);
-        for scope in &scopes {
+        for scope in scopes.iter().filter(|scope| scope.rpm.is_some()) {
             window(state, scope, now).requests += 1;
         }
         for scope in &scopes {
@@ -140,12 +141,13 @@ fn scopes(state: &State, hash: &str) -> Vec<Scope> {
 
 fn wanted_tokens(scopes: &[Scope], body: &Value) -> i64 {
     let Some(smallest) = scopes.iter().filter_map(|scope| scope.tpm).min() else { return 0 };
+    let prompt = i64::try_from(text_tokens(body)).unwrap_or(0);
     let answer = match max_tokens(body) {
         Some(limit) => i64::try_from(limit).unwrap_or(i64::MAX / 2),
-        None => ASSUMED_ANSWER.min(smallest / 4),
+        None => ASSUMED_ANSWER.min(smallest / 4).max(prompt),
     };
     // At least 1, so that a limit of 0 refuses everything.
-    answer.saturating_add(i64::try_from(text_tokens(body)).unwrap_or(0)).max(1)
+    answer.saturating_add(prompt).max(1)
 }
 
 /// The scope's window, a new one if the last has ended.

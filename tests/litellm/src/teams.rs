@@ -32,6 +32,14 @@ pub(crate) async fn create(FromApp(app): FromApp<App>, headers: HeaderMap, body:
         }
         change => change.value().unwrap_or_default(),
     };
+    let blocked = match fields.boolean("blocked")? {
+        Change::Keep => false,
+        Change::Set(blocked) => blocked,
+        Change::Clear => {
+            let message = "Input should be a valid boolean";
+            return Err(ApiError::validation("bool_type", json!(["body", "blocked"]), message));
+        }
+    };
     let mut team = TeamRecord {
         team_id: fields.text("team_id")?.value().unwrap_or_else(|| Uuid::new_v4().to_string()),
         team_alias: fields.text("team_alias")?.value(),
@@ -39,7 +47,7 @@ pub(crate) async fn create(FromApp(app): FromApp<App>, headers: HeaderMap, body:
         models,
         max_budget: fields.budget("max_budget", |complaint| ApiError::management(400, complaint))?.value(),
         spend: 0.0,
-        blocked: fields.boolean("blocked")?.value().unwrap_or(false),
+        blocked,
         metadata: fields.object("metadata")?.value().unwrap_or_else(|| json!({})),
         rpm_limit: fields.integer("rpm_limit")?.value(),
         tpm_limit: fields.integer("tpm_limit")?.value(),
@@ -103,7 +111,7 @@ pub(crate) async fn info(
     Ok(Json(json!({"team_id": team_id, "team_info": info, "keys": keys, "team_memberships": [membership]})))
 }
 
-/// `POST /team/update`: what is named changes, `null` clears, `metadata` is replaced as a whole.
+/// `POST /team/update`: what is named changes, `null` clears all but `models` and `blocked`, `metadata` is replaced as a whole.
 pub(crate) async fn update(FromApp(app): FromApp<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let fields = admin_fields(&app, &headers, &body, "/team/update")?;
     let team_id = fields.required_text("team_id")?;
@@ -123,10 +131,12 @@ pub(crate) async fn update(FromApp(app): FromApp<App>, headers: HeaderMap, body:
     match fields.texts("models")? {
         Change::Keep => {}
         Change::Set(models) => team.models = models,
-        Change::Clear => return Err(ApiError::new(500, "internal_server_error", MODELS_NEEDED)),
+        Change::Clear => return Err(ApiError::new(500, "internal_server_error", needed("models"))),
     }
-    if let Change::Set(blocked) = fields.boolean("blocked")? {
-        team.blocked = blocked;
+    match fields.boolean("blocked")? {
+        Change::Keep => {}
+        Change::Set(blocked) => team.blocked = blocked,
+        Change::Clear => return Err(ApiError::new(500, "internal_server_error", needed("blocked"))),
     }
     match fields.object("metadata")? {
         Change::Keep => {}
@@ -150,8 +160,11 @@ pub(crate) async fn update(FromApp(app): FromApp<App>, headers: HeaderMap, body:
 /// `POST /team/delete`: all the teams and their keys, or nothing when one of them is unknown.
 pub(crate) async fn delete(FromApp(app): FromApp<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let fields = admin_fields(&app, &headers, &body, "/team/delete")?;
-    let Change::Set(team_ids) = fields.texts("team_ids")? else {
-        return Err(ApiError::validation("missing", json!(["body", "team_ids"]), "Field required"));
+    let refuse = |kind, message| Err(ApiError::validation(kind, json!(["body", "team_ids"]), message));
+    let team_ids = match fields.texts("team_ids")? {
+        Change::Set(team_ids) => team_ids,
+        Change::Keep => return refuse("missing", "Field required"),
+        Change::Clear => return refuse("list_type", "Input should be a valid list"),
     };
     let mut state = app.state();
     if let Some(unknown) = team_ids.iter().find(|id| !state.teams.contains_key(*id)) {
@@ -194,9 +207,13 @@ fn not_found(team_id: &str) -> ApiError {
     ApiError::detail(404, json!({"error": format!("Team not found, passed team_id={team_id}")}))
 }
 
-/// What the database says to `"models": null`, the one field that can't be cleared.
-pub(crate) const MODELS_NEEDED: &str = "Unable to match input value to any allowed input type for the field. Parse errors: \
-                                        [`data.models`: A value is required but not set]";
+/// What the database says to `null` for a field that can't be cleared: `models`, and a team's `blocked`.
+pub(crate) fn needed(field: &str) -> String {
+    format!(
+        "Unable to match input value to any allowed input type for the field. Parse errors: [`data.{field}`: A value is required \
+         but not set]"
+    )
+}
 
 /// The fields of an admin request, read after the caller was checked.
 pub(crate) fn admin_fields(

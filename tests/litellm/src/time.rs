@@ -19,24 +19,38 @@ enum Unit {
     Month,
 }
 
-fn span(text: &str) -> Option<Span> {
-    let digits = text.find(|letter: char| !letter.is_ascii_digit())?;
-    let (count, unit) = text.split_at(digits);
-    let unit = match unit {
-        "s" => Unit::Second,
-        "m" => Unit::Minute,
-        "h" => Unit::Hour,
-        "d" => Unit::Day,
-        "w" => Unit::Week,
-        "mo" => Unit::Month,
-        _ => return None,
+const NO_DURATION: &str = "Invalid duration format";
+
+/// Reads a duration as LiteLLM does: whatever follows the unit is ignored. The error is LiteLLM's complaint.
+fn span(text: &str) -> Result<Span, String> {
+    let written = match text.trim().to_lowercase().as_str() {
+        "hourly" => "1h",
+        "daily" => "24h",
+        "weekly" => "7d",
+        "monthly" => "30d",
+        _ => text,
     };
-    Some(Span { count: count.parse().ok()?, unit })
+    let digits = written.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(written.len());
+    let (count, unit) = written.split_at(digits);
+    let count = count.parse().map_err(|_| NO_DURATION)?;
+    let unit = match unit.chars().next() {
+        Some('m') if unit.starts_with("mo") => Unit::Month,
+        Some('s') => Unit::Second,
+        Some('m') => Unit::Minute,
+        Some('h') => Unit::Hour,
+        Some('d') => Unit::Day,
+        Some('w') => Unit::Week,
+        _ => return Err(format!("Unsupported duration unit, passed duration: {text}")),
+    };
+    Ok(Span { count, unit })
 }
 
-/// When a key that is made now expires: exactly so much later. `None` for a text that is no duration.
-pub(crate) fn expiry(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let Span { count, unit } = span(text)?;
+/// When a key expires whose duration is set now: exactly so much later. The error is LiteLLM's complaint about the text.
+pub(crate) fn expiry(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
+    later(span(text)?, now).ok_or_else(|| NO_DURATION.to_owned())
+}
+
+fn later(Span { count, unit }: Span, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let seconds = i64::from(count);
     match unit {
         Unit::Second => now.checked_add_signed(TimeDelta::try_seconds(seconds)?),
@@ -50,7 +64,7 @@ pub(crate) fn expiry(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
 
 /// When a budget of that duration starts anew: on a boundary of the calendar (UTC). `None` for a text that is no duration.
 pub(crate) fn next_reset(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let Span { count, unit } = span(text)?;
+    let Span { count, unit } = span(text).ok()?;
     if count == 0 {
         return None;
     }
@@ -119,9 +133,21 @@ mod tests {
     #[test]
     fn a_key_expires_exactly_so_much_later() {
         let now = at("2026-11-21T00:20:18Z");
-        assert_eq!(expiry("2h", now), Some(at("2026-11-21T02:20:18Z")));
-        assert_eq!(expiry("1mo", now), Some(at("2026-12-21T00:20:18Z")));
-        assert_eq!(expiry("0s", now), Some(now));
-        assert_eq!(expiry("-1", now), None);
+        assert_eq!(expiry("2h", now), Ok(at("2026-11-21T02:20:18Z")));
+        assert_eq!(expiry("1mo", now), Ok(at("2026-12-21T00:20:18Z")));
+        assert_eq!(expiry("0s", now), Ok(now));
+        assert_eq!(expiry("Daily ", now), Ok(at("2026-11-22T00:20:18Z")));
+        assert_eq!(expiry("2hours", now), expiry("2h", now));
+    }
+
+    #[test]
+    fn what_is_no_duration_is_complained_about_in_litellms_words() {
+        for text in ["", "-1", "-5s", "+5s", " 5s", "x5", "banana"] {
+            assert_eq!(expiry(text, Utc::now()), Err("Invalid duration format".to_owned()), "{text:?}");
+        }
+        for text in ["5", "5x", "5S", "1.5h", "1y"] {
+            let complaint = format!("Unsupported duration unit, passed duration: {text}");
+            assert_eq!(expiry(text, Utc::now()), Err(complaint));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The functions of `migrations/`, each as one statement outside of any transaction, as the components call them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_postgres::{
     Client,
     types::{Json, ToSql},
@@ -19,6 +19,8 @@ pub struct Refusal {
     pub message: String,
     /// The constraint that was violated, if it was one.
     pub constraint: Option<String>,
+    /// Where in which functions it happened.
+    pub context: Option<String>,
 }
 
 /// What tests expect of an [`Answer`].
@@ -42,6 +44,29 @@ impl Expect for Answer {
     fn refused(self, sqlstate: &str, message: &str) {
         let refusal = self.expect_err("a refusal");
         assert_eq!((refusal.sqlstate.as_str(), refusal.message.as_str()), (sqlstate, message));
+    }
+}
+
+/// What a call's settling says.
+#[derive(Debug, Clone, Copy)]
+pub struct Settling<'a> {
+    /// How it ended.
+    pub status: &'a str,
+    /// Half of them of the prompt.
+    pub tokens: i64,
+    /// In USD; `None`: not known.
+    pub cost: Option<&'a str>,
+    /// How long it took.
+    pub latency_ms: i64,
+    /// The last one that was tried, if any was.
+    pub model: Option<&'a str>,
+    /// Whether no other settling follows.
+    pub last: bool,
+}
+
+impl Default for Settling<'_> {
+    fn default() -> Self {
+        Self { status: "succeeded", tokens: 0, cost: None, latency_ms: 7, model: None, last: true }
     }
 }
 
@@ -75,6 +100,12 @@ impl Session {
         rows.first().expect(statement).get::<_, Option<String>>(0).unwrap_or_default()
     }
 
+    /// Lets the ids that this connection makes be of so many days from today, where
+    /// [that is allowed](crate::World::allow_ids_of_other_days).
+    pub async fn make_ids_of(&self, days: i32) {
+        self.run(&format!("SET test.days = {days}")).await.done();
+    }
+
     /// `begin_team`.
     pub async fn begin_team(&self, attempt: Uuid, lease_seconds: i32, spec: &Value) -> Answer {
         self.call("SELECT begin_team($1, $2, $3, '{}')::text", &[&attempt, &lease_seconds, &Json(spec)]).await
@@ -83,8 +114,11 @@ impl Session {
     /// `activate_team`, with a key whose digest is 32 times this byte.
     pub async fn activate_team(&self, attempt: Uuid, team: &str, key: u8, credits: i64) -> Answer {
         let hash = vec![key; 32];
-        self.call("SELECT activate_team($1, $2, $3, 'hint', $4)::text", &[&attempt, &team, &hash, &credits])
-            .await
+        self.call(
+            "SELECT activate_team($1, $2, 1, 'alias', $3, 'hint', $4)::text",
+            &[&attempt, &team, &hash, &credits],
+        )
+        .await
     }
 
     /// `abandon_team`.
@@ -110,7 +144,7 @@ impl Session {
 
     /// `complete_job`, adding this metadata.
     pub async fn complete_job(&self, key: Uuid, job: Uuid, status: &str, metadata: &Value) -> Answer {
-        let statement = "SELECT complete_job($1, $2, $3, $4, NULL)::text";
+        let statement = "SELECT (complete_job($1, $2, $3, $4, NULL) -> 'completion')::text";
         self.call(statement, &[&key, &job, &status, &Json(metadata)]).await
     }
 
@@ -131,7 +165,7 @@ impl Session {
         self.call(statement, &[&key, &job, &group, &deadline_seconds]).await
     }
 
-    /// `settle_call` with so many tokens, half of them of the prompt, and this cost.
+    /// `settle_call` with so many tokens and this cost, after seven milliseconds, when no model was tried.
     pub async fn settle_call(
         &self,
         call: Uuid,
@@ -140,10 +174,52 @@ impl Session {
         cost: Option<&str>,
         last: bool,
     ) -> Answer {
+        let job = "SELECT job_id FROM calls WHERE call_id = $1 UNION ALL SELECT NULL LIMIT 1";
+        let job = self.client.query_one(job, &[&call]).await.expect("a row").get::<_, Option<Uuid>>(0);
+        let settling = Settling { status, tokens, cost, last, ..Settling::default() };
+        self.settle(job.unwrap_or_default(), call, settling).await
+    }
+
+    /// `settle_call`.
+    pub async fn settle(&self, job: Uuid, call: Uuid, settling: Settling<'_>) -> Answer {
+        self.settle_by(
+            "SELECT settle_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10, $11)::text",
+            job,
+            call,
+            settling,
+        )
+        .await
+    }
+
+    /// `settle_job_with_call`.
+    pub async fn settle_job(&self, job: Uuid, call: Uuid, settling: Settling<'_>) -> Answer {
         let statement =
-            "SELECT settle_call($1, $2, $3::bigint / 2, $3 - $3 / 2, $3, $4::text::numeric, 7, '[]',
-                         CASE WHEN $2 = 'failed' THEN 'LLM call failed' END, $5)::text";
-        self.call(statement, &[&call, &status, &tokens, &cost, &last]).await
+            "SELECT settle_job_with_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10, $11)::text";
+        self.settle_by(statement, job, call, settling).await
+    }
+
+    async fn settle_by(&self, statement: &str, job: Uuid, call: Uuid, settling: Settling<'_>) -> Answer {
+        let Settling { status, tokens, cost, latency_ms, model, last } = settling;
+        let attempts = Json(model.map(|model| json!({"model": model})).into_iter().collect::<Vec<_>>());
+        let error = (status == "failed").then_some("LLM call failed");
+        let (prompt, completion) = (tokens / 2, tokens - tokens / 2);
+        self.call(
+            statement,
+            &[
+                &job,
+                &call,
+                &status,
+                &prompt,
+                &completion,
+                &tokens,
+                &cost,
+                &latency_ms,
+                &attempts,
+                &error,
+                &last,
+            ],
+        )
+        .await
     }
 
     /// `add_credits`, at ten cents for each.
@@ -161,9 +237,50 @@ impl Session {
         self.call("SELECT sweep_team($1)::text", &[&team]).await
     }
 
+    /// `adjust_credits`, at ten cents for each.
+    pub async fn adjust_credits(&self, team: &str, change: i64) -> Answer {
+        self.call("SELECT adjust_credits($1, $2, 'because', '{}', 0.10)::text", &[&team, &change]).await
+    }
+
+    /// `configure_auto_refill`, at ten cents for each credit.
+    pub async fn configure_auto_refill(
+        &self,
+        team: &str,
+        enabled: bool,
+        amount: i64,
+        period: &str,
+    ) -> Answer {
+        let statement = "SELECT configure_auto_refill($1, $2, $3, $4, 0.10)::text";
+        self.call(statement, &[&team, &enabled, &amount, &period]).await
+    }
+
+    /// `update_team` with these fields.
+    pub async fn update_team(&self, team: &str, fields: &Value) -> Answer {
+        self.call("SELECT update_team($1, $2)::text", &[&team, &Json(fields)]).await
+    }
+
+    /// `delete_team`.
+    pub async fn delete_team(&self, team: &str) -> Answer {
+        self.call("SELECT delete_team($1)::text", &[&team]).await
+    }
+
+    /// `begin_key` and `activate_key`: a new key in place of this one, which works for some seconds more. Answers the new key's id.
+    pub async fn rotate_key(&self, team: &str, replaced: Uuid, grace_seconds: i32) -> Answer {
+        let new = Uuid::now_v7();
+        self.call("SELECT begin_key($1, $2, NULL, true, $3)::text", &[&team, &new, &replaced]).await?;
+        let hash = [new.as_bytes().as_slice(); 2].concat();
+        let statement = "SELECT (activate_key($1, $2, 'hint', $3, $4) #> '{key,key_id}')::text";
+        self.call(statement, &[&new, &hash, &replaced, &grace_seconds]).await
+    }
+
+    /// `revoke_key`.
+    pub async fn revoke_key(&self, team: &str, key: Uuid) -> Answer {
+        self.call("SELECT revoke_key($1, $2)::text", &[&team, &key]).await
+    }
+
     /// `litellm_told`.
     pub async fn litellm_told(&self, team: &str, version: i64) -> Answer {
-        self.call("SELECT litellm_told($1, $2)::text", &[&team, &version]).await
+        self.call("SELECT litellm_told($1, $2, '{}')::text", &[&team, &version]).await
     }
 }
 
@@ -173,5 +290,6 @@ fn refusal(error: tokio_postgres::Error) -> Refusal {
         sqlstate: error.code().code().into(),
         message: error.message().into(),
         constraint: error.constraint().map(Into::into),
+        context: error.where_().map(Into::into),
     }
 }

@@ -1,6 +1,6 @@
 //! A database with an organization and a few model groups, and teams in it.
 
-use crate::{Database, Expect, Session};
+use crate::{Answer, Database, Expect, Session};
 use serde_json::{Value, json};
 use std::{
     ops::Deref,
@@ -81,7 +81,8 @@ impl World {
         let mut spec = json!({
             "organization_id": "org", "team_id": id, "team_alias": id, "model_groups": ["Chat"], "access_groups": [],
             "default_model_group": null, "budget_mode": "hard", "credit_limit": null, "max_budget": "100",
-            "budget_duration": null, "rpm_limit": null, "tpm_limit": null,
+            "budget_duration": null, "rpm_limit": null, "tpm_limit": null, "billing_mode": "job_based",
+            "credits_per_dollar": "10", "tokens_per_credit": 10000, "pricing": null, "webhook_url": null,
         });
         for (name, value) in fields.as_object().expect("an object") {
             spec[name] = value.clone();
@@ -111,6 +112,29 @@ impl World {
         self.run(&format!(
             "UPDATE calls SET deadline = now() - interval '1 second' WHERE call_id = '{call}'"
         ))
+        .await
+        .done();
+    }
+
+    /// Lets so many periods of a team's automatic refill pass, if it has one.
+    pub async fn periods_pass(&self, team: &Team, number: i64) -> Answer {
+        self.run(&format!(
+            "UPDATE credit_accounts SET refill_start = refill_time(refill_start, refill_period, -{number}),
+                 refill_due = refill_time(refill_time(refill_start, refill_period, -{number}), refill_period, refills + 1)
+             WHERE team_id = '{}' AND refill_due IS NOT NULL",
+            team.id
+        ))
+        .await
+    }
+
+    /// From here on, ids are of the day that their connection says ([`Session::make_ids_of`]).
+    pub async fn allow_ids_of_other_days(&self) {
+        self.run(
+            "CREATE OR REPLACE FUNCTION uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
+                 SELECT overlay(gen_random_uuid()::text PLACING left(uuid_v7_floor(clock_timestamp()
+                     + make_interval(days => coalesce(current_setting('test.days', true), '0')::integer))::text, 15) FROM 1 FOR 15)::uuid
+             $$",
+        )
         .await
         .done();
     }

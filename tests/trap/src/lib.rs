@@ -19,14 +19,16 @@ use serde::Deserialize;
 use shared::{
     api::{Api, PathJob},
     auth::{Access, TeamKey},
-    call::{self, CallRequest},
+    call::{self, CallRequest, Place, Streaming},
+    change::Change,
     error::Result,
     input::{Query, RawBody},
 };
 use spin_sdk::{http::Request, http_service, time::sleep, wasip3::spawn};
 use std::{convert::Infallible, sync::LazyLock, time::Duration};
 
-static API: LazyLock<Api> = LazyLock::new(|| Api::new().post("/test/trap/{job_id}", Access::Team, trap));
+static API: LazyLock<Api> =
+    LazyLock::new(|| Api::new().route::<__path_trap, _, _>(Access::Team, trap).guarded());
 
 #[http_service]
 async fn handle(request: Request) -> impl spin_sdk::http::IntoResponse {
@@ -51,16 +53,18 @@ enum When {
 /// Longer than any test runs.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// `POST /test/trap/{job_id}`
+/// Traps.
+#[utoipa::path(post, path = "/test/trap/{job_id}")]
 async fn trap(
     key: TeamKey,
+    change: Change,
     PathJob(job_id): PathJob,
     Query(Wish { when }): Query<Wish>,
     RawBody(body): RawBody,
 ) -> Result<Response> {
     assert!(when != When::AtOnce, "a trap on demand");
-    let request = CallRequest::parse(&body, false)?;
-    call::open(&key, job_id, &request, false, Duration::from_secs(60)).await?;
+    let request = CallRequest::parse(&body, Streaming::Never)?;
+    call::open(&key, &change, Place::Job(job_id), &request, Duration::from_secs(60)).await?;
     assert!(when != When::Opened, "a trap on demand, with an open call");
     if when == When::Waiting {
         sleep(NEVER).await;

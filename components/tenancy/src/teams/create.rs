@@ -6,27 +6,36 @@
 //! request for the same id clears what is left and begins anew: at once if this request could say so, else when its lease is
 //! over. What is cleared in LiteLLM carries the row's marker, so a team that somebody else made there is never touched.
 
+use super::{
+    budget,
+    values::{BillingMode, Budget, BudgetDuration, BudgetMode, Limit, Pricing, Rate, WebhookUrl},
+};
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::{
     auth::VirtualKey,
-    database::{self, text, uuid},
+    change::Change,
+    database::{self, optional_text, text, uuid},
     error::{Error, Result},
-    input::{Body, Credits, Metadata, Name, Slug, integer},
+    input::{Body, Credits, Metadata, Name, Slug},
     litellm::admin::{self, Wanted},
     money::Usd,
     settings,
     team::Team,
 };
 use spin_sdk::pg::ParameterValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// What a team is made of.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"organization_id": "acme-corp", "team_id": "acme-engineering",
+    "model_groups": ["ChatAgent"], "credits_allocated": 1000}))]
 pub struct CreateTeam {
     organization_id: Slug,
+    /// Without one, one is made.
     team_id: Option<Slug>,
     team_alias: Option<Name>,
     #[serde(default)]
@@ -35,84 +44,35 @@ pub struct CreateTeam {
     access_groups: Vec<Slug>,
     #[serde(default)]
     credits_allocated: Credits,
+    /// How far below zero a `soft` team may go; without one, without end.
     credit_limit: Option<Credits>,
     #[serde(default)]
     budget_mode: BudgetMode,
+    /// How often LiteLLM's budget starts anew.
     budget_duration: Option<BudgetDuration>,
+    /// LiteLLM's budget; without one, what the credits are worth.
     max_budget: Option<Budget>,
+    /// Requests a minute.
     rpm_limit: Option<Limit>,
+    /// Tokens a minute.
     tpm_limit: Option<Limit>,
+    /// For calls that name no group; without one, the first.
     default_model_group: Option<Slug>,
+    #[serde(default)]
+    billing_mode: BillingMode,
+    credits_per_dollar: Option<Rate>,
+    tokens_per_credit: Option<Limit>,
+    pricing: Option<Pricing>,
+    webhook_url: Option<WebhookUrl>,
     #[serde(default)]
     metadata: Metadata,
 }
 
-/// `hard` or `soft`; `hard_limit` and `soft_limit` are accepted.
-#[derive(Deserialize, Serialize, Default, Clone, Copy, PartialEq)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-enum BudgetMode {
-    #[default]
-    Hard,
-    Soft,
-}
-
-impl TryFrom<String> for BudgetMode {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        match text.as_str() {
-            "hard" | "hard_limit" => Ok(Self::Hard),
-            "soft" | "soft_limit" => Ok(Self::Soft),
-            _ => Err("expected hard or soft"),
-        }
-    }
-}
-
-/// `1h`, `24h`, `7d`, `30d`, `1mo`: what LiteLLM takes. Of months it takes more than one only when the year has them left.
-#[derive(Deserialize, Serialize)]
-#[serde(try_from = "String")]
-struct BudgetDuration(String);
-
-impl TryFrom<String> for BudgetDuration {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
-        let number = text.strip_suffix(unit).and_then(|number| number.parse::<u16>().ok());
-        match (number, unit) {
-            (Some(1..), "s" | "m" | "h" | "d" | "w") | (Some(1), "mo") => Ok(Self(text)),
-            _ => Err("expected a number from 1 to 65535 and s, m, h, d or w, like 30d, or 1mo"),
-        }
-    }
-}
-
-/// US dollars, 0 or more.
-#[derive(Serialize)]
-struct Budget(Usd);
-
-impl<'de> Deserialize<'de> for Budget {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Usd::deserialize(deserializer)? {
-            Usd(amount) if amount.is_sign_negative() => {
-                Err(serde::de::Error::custom("expected 0 or more US dollars"))
-            }
-            amount => Ok(Self(amount)),
-        }
-    }
-}
-
-/// A limit per minute.
-#[derive(Serialize)]
-struct Limit(i64);
-
-impl<'de> Deserialize<'de> for Limit {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        integer(deserializer, 1, 1_000_000_000).map(Self)
-    }
-}
+/// What a team has that says nothing: tokens for one credit in `consumption_tokens`.
+const TOKENS_PER_CREDIT: Limit = Limit(10_000);
 
 /// The new team and its key, which is shown this once.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct CreatedTeam {
     team_id: String,
     organization_id: String,
@@ -124,6 +84,30 @@ pub struct CreatedTeam {
     credits_remaining: i64,
     virtual_key: String,
     message: &'static str,
+}
+
+impl CreatedTeam {
+    fn new(team: Team, virtual_key: String) -> Self {
+        Self {
+            team_id: team.team_id,
+            organization_id: team.organization_id,
+            team_alias: team.team_alias,
+            model_groups: team.model_groups,
+            access_groups: team.access_groups,
+            allowed_models: team.allowed_models,
+            credits_allocated: team.credits.credits_allocated,
+            credits_remaining: team.credits.credits_remaining,
+            virtual_key,
+            message: "Team created successfully with LiteLLM integration",
+        }
+    }
+}
+
+/// What is kept of the answer: the key itself only sealed.
+#[derive(Deserialize)]
+struct Kept {
+    team: Team,
+    sealed: Option<String>,
 }
 
 /// The answer of `begin_team`.
@@ -138,30 +122,58 @@ struct Begun {
 /// LiteLLM may take.
 const LEASE_SECONDS: i32 = 120;
 
-/// `POST /api/teams/create`
-pub async fn create(Body(new): Body<CreateTeam>) -> Result<Json<CreatedTeam>> {
+/// Create a team
+///
+/// It is made here and in LiteLLM, with a budget there that its credits are worth, and a key that may use what the team may.
+/// Either all of it holds or none.
+#[utoipa::path(post, path = "/api/teams/create", tag = "Teams", request_body = CreateTeam,
+    responses((status = 200, body = CreatedTeam), (status = 404, description = "`not_found`"),
+        (status = 409, description = "`already_exists`, `in_progress`")))]
+pub async fn create(change: Change, Body(new): Body<CreateTeam>) -> Result<Json<CreatedTeam>> {
     let credits = new.credits_allocated;
     let attempt = Uuid::now_v7();
-    let begun = begin(new, attempt).await?;
+    let begun = match begin(&change, new, attempt).await? {
+        Claimed { kept: Some(Kept { team, sealed }), .. } => {
+            change.mark_replayed();
+            let sealed = sealed.ok_or_else(|| Error::internal("a kept team without its key"))?;
+            let key = String::from_utf8(change.open(&sealed).await?).map_err(Error::internal)?;
+            return Ok(Json(CreatedTeam::new(team, key)));
+        }
+        Claimed { begun: Some(begun), .. } => begun,
+        Claimed { .. } => return Err(Error::internal("begin_team answered nothing")),
+    };
     match in_litellm(&begun, attempt).await {
-        Ok(key) => activate(&begun.litellm, attempt, &key, credits).await.map(Json),
+        Ok(key) => activate(&change, &begun.litellm, attempt, &key, credits).await.map(Json),
         Err(failure) => {
             let team_id = &begun.litellm.team_id;
             let clean = admin::delete_team(team_id, begun.marker).await.is_ok();
-            let parameters = vec![uuid(attempt), text(team_id), ParameterValue::Boolean(clean)];
+            let parameters =
+                vec![uuid(attempt), text(team_id), ParameterValue::Boolean(clean), change.parameter()];
+            let statement =
+                "SELECT json_build_array(abandon_team($1, $2, $3), release($4::text::json))::text AS answer";
             // If this fails, too, the lease runs out.
-            _ = database::call::<bool>("SELECT abandon_team($1, $2, $3)::text AS answer", parameters).await;
+            _ = database::call::<serde_json::Value>(statement, parameters).await;
             Err(failure)
         }
     }
 }
 
-async fn begin(new: CreateTeam, attempt: Uuid) -> Result<Begun> {
+#[derive(Deserialize)]
+struct Claimed {
+    kept: Option<Kept>,
+    begun: Option<Begun>,
+}
+
+async fn begin(change: &Change, new: CreateTeam, attempt: Uuid) -> Result<Claimed> {
     let team_id = new.team_id.map_or_else(|| format!("team_{}", attempt.simple()), |id| id.to_string());
     let alias = new.team_alias.map_or_else(|| team_id.clone(), |alias| alias.to_string());
     let max_budget = match new.max_budget {
         Some(Budget(explicit)) => Some(explicit),
-        None => budget(new.credits_allocated, new.budget_mode, new.credit_limit).await?,
+        None => {
+            let rate = Usd::parse(&settings::text("usd_per_credit").await?)
+                .ok_or_else(|| Error::internal("variable usd_per_credit is not a number"))?;
+            budget(rate, new.credits_allocated, new.budget_mode, new.credit_limit)?
+        }
     };
     let spec = json!({
         "organization_id": new.organization_id,
@@ -176,25 +188,25 @@ async fn begin(new: CreateTeam, attempt: Uuid) -> Result<Begun> {
         "budget_duration": new.budget_duration,
         "rpm_limit": new.rpm_limit,
         "tpm_limit": new.tpm_limit,
+        "billing_mode": new.billing_mode,
+        "credits_per_dollar": new.credits_per_dollar.unwrap_or(Rate::DEFAULT).0.to_string(),
+        "tokens_per_credit": new.tokens_per_credit.unwrap_or(TOKENS_PER_CREDIT),
+        "pricing": new.pricing,
+        "webhook_url": new.webhook_url,
     });
-    let parameters =
-        vec![uuid(attempt), ParameterValue::Int32(LEASE_SECONDS), text(spec), text(new.metadata)];
-    database::call("SELECT begin_team($1, $2, $3::text::json, $4::text::json)::text AS answer", parameters)
-        .await
-}
-
-/// What the credits are worth in LiteLLM. A team that may go below zero without end has no budget there.
-async fn budget(credits: Credits, mode: BudgetMode, limit: Option<Credits>) -> Result<Option<Usd>> {
-    let Usd(rate) = Usd::parse(&settings::text("usd_per_credit").await?)
-        .ok_or_else(|| Error::internal("variable usd_per_credit is not a number"))?;
-    let credits = match (mode, limit) {
-        (BudgetMode::Hard, _) => credits.0,
-        (BudgetMode::Soft, Some(limit)) => credits.0.saturating_add(limit.0),
-        (BudgetMode::Soft, None) => return Ok(None),
-    };
-    let budget =
-        rate.checked_mul(credits.into()).ok_or_else(|| Error::invalid("credits_allocated", "too many"))?;
-    Ok(Some(Usd(budget)))
+    let parameters = vec![
+        change.parameter(),
+        ParameterValue::Int32(LEASE_SECONDS),
+        uuid(attempt),
+        text(spec),
+        text(new.metadata),
+    ];
+    let statement = concat!(
+        "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, $2) AS kept) ",
+        "SELECT json_build_object('kept', kept, 'begun', ",
+        "CASE WHEN kept IS NULL THEN begin_team($3, $2, $4::text::json, $5::text::json) END)::text AS answer FROM claimed"
+    );
+    database::call(statement, parameters).await
 }
 
 /// Makes the team and its key in LiteLLM.
@@ -204,31 +216,38 @@ async fn in_litellm(begun: &Begun, attempt: Uuid) -> Result<VirtualKey> {
         admin::delete_team(&wanted.team_id, begun.marker).await?;
     }
     admin::create_team(wanted, begun.marker).await?;
-    admin::generate_key(wanted, format!("{}-{attempt}", wanted.team_id)).await
+    admin::generate_key(wanted, key_alias(wanted, attempt)).await
+}
+
+/// The name of the team's first key in LiteLLM.
+fn key_alias(wanted: &Wanted, attempt: Uuid) -> String {
+    format!("{}-{attempt}", wanted.team_id)
 }
 
 /// Makes the team visible. A failure here says nothing about whether it took effect, so nothing is undone: what did not, the next
 /// request for the same id redoes.
-async fn activate(wanted: &Wanted, attempt: Uuid, key: &VirtualKey, credits: Credits) -> Result<CreatedTeam> {
+async fn activate(
+    change: &Change,
+    wanted: &Wanted,
+    attempt: Uuid,
+    key: &VirtualKey,
+    credits: Credits,
+) -> Result<CreatedTeam> {
     let parameters = vec![
+        change.parameter(),
         uuid(attempt),
         text(&wanted.team_id),
+        ParameterValue::Int64(wanted.version),
+        text(key_alias(wanted, attempt)),
         ParameterValue::Binary(key.hash().to_vec()),
         text(key.hint()),
         ParameterValue::Int64(credits.0),
+        optional_text(change.seal(key.expose().as_bytes()).await?),
     ];
-    let team: Team =
-        database::insist("SELECT activate_team($1, $2, $3, $4, $5)::text AS answer", parameters).await?;
-    Ok(CreatedTeam {
-        team_id: team.team_id,
-        organization_id: team.organization_id,
-        team_alias: team.team_alias,
-        model_groups: team.model_groups,
-        access_groups: team.access_groups,
-        allowed_models: team.allowed_models,
-        credits_allocated: team.credits.credits_allocated,
-        credits_remaining: team.credits.credits_remaining,
-        virtual_key: key.expose().to_owned(),
-        message: "Team created successfully with LiteLLM integration",
-    })
+    let statement = concat!(
+        "SELECT keep($1::text::json, json_build_object('team', activate_team($2, $3, $4, $5, $6, $7, $8), 'sealed', $9::text))",
+        "::text AS answer"
+    );
+    let Kept { team, .. } = database::insist(statement, parameters).await?;
+    Ok(CreatedTeam::new(team, key.expose().to_owned()))
 }

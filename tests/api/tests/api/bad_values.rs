@@ -112,7 +112,7 @@ pub fn bad_values(path: &str) -> Vec<Bad> {
                 ("budget_duration", json!("soon"), "30d"),
                 ("budget_duration", json!("0d"), "30d"),
                 ("budget_duration", json!(30), ""),
-                ("max_budget", json!(-1), "0 or more"),
+                ("max_budget", json!(-1), "from 0 to 1000000000"),
                 ("max_budget", json!("10"), ""),
                 ("max_budget", json!([]), ""),
                 ("model_groups", json!("Chat"), ""),

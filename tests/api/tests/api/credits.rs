@@ -17,6 +17,7 @@ fn figures(balance: &Value) -> [i64; 5] {
     })
 }
 
+/// `GET /api/credits/teams/{team_id}/balance`
 #[tokio::test]
 async fn remaining_is_what_was_not_used_and_available_what_is_not_held_either() {
     let app = TestApp::start().await;
@@ -45,6 +46,7 @@ async fn remaining_is_what_was_not_used_and_available_what_is_not_held_either() 
     app.check_invariants().await;
 }
 
+/// `POST /api/credits/teams/{team_id}/add`
 #[tokio::test]
 async fn credits_are_added_by_any_of_their_names_and_with_a_fraction_of_zero() {
     let app = TestApp::start().await;
@@ -162,6 +164,7 @@ async fn credits_are_added_while_litellm_fails_and_the_next_change_repairs_its_b
     app.check_invariants().await;
 }
 
+/// `POST /api/credits/teams/{team_id}/check`
 #[tokio::test]
 async fn a_check_goes_by_what_a_new_job_goes_by() {
     let app = TestApp::start().await;
@@ -252,5 +255,148 @@ async fn a_credit_limit_means_nothing_in_hard_mode() {
         team.client.post("/api/jobs/create", body).await.refused(402, "insufficient_credits", refused);
         assert_eq!(team.balance().await["budget_mode"], "hard");
     }
+    app.check_invariants().await;
+}
+
+/// Corrects a team's balance.
+async fn adjust(app: &TestApp, team: &Team, body: Value) -> Answer {
+    app.admin().post(&format!("/api/credits/teams/{}/adjust", team.id), body).await
+}
+
+/// `POST /api/credits/teams/{team_id}/adjust`
+#[tokio::test]
+async fn a_correction_goes_both_ways_and_says_why() {
+    let app = TestApp::start().await;
+    let team = app.team(10).await;
+    let job = team.job().await;
+    team.complete(&job, "completed").await.ok();
+    let mut remaining = 9;
+    for (change, sent) in
+        [(5, json!(5)), (-3, json!(-3)), (-1, json!(-1.0)), (1000, json!(1e3)), (-1010, json!(-1010))]
+    {
+        let body = json!({"credits_amount": sent, "reason": "Invoice 7", "metadata": {"ticket": change}});
+        let adjusted = adjust(&app, &team, body).await.ok();
+        remaining += change;
+        assert_eq!(
+            (&adjusted["team_id"], &adjusted["credits_adjusted"], &adjusted["credits_remaining"]),
+            (&json!(team.id), &json!(change), &json!(remaining))
+        );
+        assert_eq!(adjusted.get("warnings"), None, "{adjusted}");
+        let entry = &adjusted["transaction"];
+        for (name, value) in [
+            ("transaction_type", json!("adjustment")),
+            ("credits_amount", json!(change)),
+            ("balance_before", json!(remaining - change)),
+            ("balance_after", json!(remaining)),
+            ("reason", json!("Invoice 7")),
+            ("metadata", json!({"ticket": change})),
+            ("job_id", Value::Null),
+        ] {
+            assert_eq!(entry[name], value, "{name}");
+        }
+        let path = format!("/api/credits/teams/{}/transactions?limit=1", team.id);
+        assert_eq!(team.client.get(&path).await.ok()["transactions"][0], *entry);
+    }
+    assert_eq!(figures(&team.balance().await), [1, 1, 0, 0, 0], "what was used stays what was used");
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_correction_takes_no_more_than_is_available() {
+    let app = TestApp::start().await;
+    let team = app.team(10).await;
+    team.job().await;
+    let refused = "Insufficient credits. Required: 10, Available: 9";
+    let body = |change: i64| json!({"credits_amount": change, "reason": "too many"});
+    adjust(&app, &team, body(-10)).await.refused(402, "insufficient_credits", refused);
+    assert_eq!(figures(&team.balance().await), [10, 0, 10, 1, 9]);
+    adjust(&app, &team, body(-9)).await.ok();
+    let refused = "Insufficient credits. Required: 1, Available: 0";
+    adjust(&app, &team, body(-1)).await.refused(402, "insufficient_credits", refused);
+
+    let soft = app.team_with(json!({"credits_allocated": 1, "budget_mode": "soft", "credit_limit": 2})).await;
+    adjust(&app, &soft, body(-3)).await.ok();
+    let refused = "Insufficient credits. Required: 1, Available: -2";
+    adjust(&app, &soft, body(-1)).await.refused(402, "insufficient_credits", refused);
+    assert_eq!(soft.balance().await["credits_remaining"], -2);
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn corrections_at_once_together_take_no_more_than_there_is() {
+    let app = TestApp::start().await;
+    let team = app.team(10).await;
+    let answers =
+        join_all((0..8).map(|_| adjust(&app, &team, json!({"credits_amount": -3, "reason": "x"})))).await;
+    let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status.as_u16()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 200, 402, 402, 402, 402, 402]);
+    assert_eq!(team.balance().await["credits_remaining"], 1);
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_correction_of_nothing_or_without_a_reason_is_refused_by_name() {
+    let app = TestApp::start().await;
+    let team = app.team(10).await;
+    let before = stored(&app).await;
+    for (field, body) in [
+        ("credits_amount", json!({"reason": "x"})),
+        ("credits_amount", json!({"credits_amount": 0, "reason": "x"})),
+        ("credits_amount", json!({"credits_amount": 1.5, "reason": "x"})),
+        ("credits_amount", json!({"credits_amount": "-5", "reason": "x"})),
+        ("credits_amount", json!({"credits_amount": -1_000_000_001, "reason": "x"})),
+        ("credits_amount", json!({"credits_amount": null, "reason": "x"})),
+        ("reason", json!({"credits_amount": -1})),
+        ("reason", json!({"credits_amount": -1, "reason": ""})),
+        ("reason", json!({"credits_amount": -1, "reason": " "})),
+        ("reason", json!({"credits_amount": -1, "reason": null})),
+        ("metadata", json!({"credits_amount": -1, "reason": "x", "metadata": []})),
+        ("why", json!({"credits_amount": -1, "reason": "x", "why": "y"})),
+    ] {
+        let answer = adjust(&app, &team, body.clone()).await;
+        let named =
+            answer.body["detail"].as_str().is_some_and(|detail| detail.starts_with(&format!("{field}: ")));
+        assert!(answer.status == 400 && named, "{body}: {}", answer.text);
+    }
+    let body = json!({"credits_amount": 1, "reason": "x"});
+    app.admin().post("/api/credits/teams/None/adjust", body.clone()).await.refused(
+        404,
+        "not_found",
+        "Team 'None' not found",
+    );
+    let path = format!("/api/credits/teams/{}/adjust", team.id);
+    assert_eq!(team.client.post(&path, body).await.status, 401, "only the admin corrects");
+    assert_eq!(stored(&app).await, before);
+}
+
+#[tokio::test]
+async fn litellms_budget_follows_a_correction_and_never_below_zero() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let body = |change: i64| json!({"credits_amount": change, "reason": "x"});
+    let budgets = |team: &Team| {
+        (stand_in.team(&team.id).and_then(|team| team.max_budget), stand_in.keys_of(&team.id)[0].max_budget)
+    };
+    let team = app.team(10).await;
+    for (change, budget) in [(-4, 0.6), (10, 1.6), (-16, 0.0)] {
+        adjust(&app, &team, body(change)).await.ok();
+        assert_eq!(budgets(&team), (Some(budget), Some(budget)), "{change}");
+    }
+    let small = app.team_with(json!({"credits_allocated": 10, "max_budget": 0.5})).await;
+    adjust(&app, &small, body(-8)).await.ok();
+    assert_eq!(budgets(&small), (Some(0.0), Some(0.0)));
+    let endless = app.team_with(json!({"credits_allocated": 10, "budget_mode": "soft"})).await;
+    adjust(&app, &endless, body(-5)).await.ok();
+    assert_eq!(budgets(&endless).0, None);
+
+    let late = app.team(10).await;
+    stand_in.set_down(true);
+    let adjusted = adjust(&app, &late, body(-4)).await.ok();
+    assert!(adjusted["warnings"][0].is_string(), "{adjusted}");
+    stand_in.set_down(false);
+    let job = late.job().await;
+    late.call(&job, "hello").await.ok();
+    assert_eq!(budgets(&late), (Some(0.6), Some(0.6)), "told before the next call");
     app.check_invariants().await;
 }

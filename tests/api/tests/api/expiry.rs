@@ -51,6 +51,9 @@ async fn whatever_shows_or_uses_the_credit_notices_that_it_is_free_again() {
     for touch in 0..7 {
         sql(&app, "UPDATE jobs SET status = 'pending', completed_at = NULL").await;
         sql(&app, "UPDATE credit_accounts SET held = 1").await;
+        sql(&app, "UPDATE usage_days SET pending = 1, expired = 0").await;
+        sql(&app, "UPDATE job_totals SET expired = 0").await;
+        sql(&app, "UPDATE job_totals SET expired = 0").await;
         match touch {
             0 => {
                 let answer = team.client.get(&credits("balance")).await;
@@ -151,5 +154,41 @@ async fn jobs_that_expire_while_all_touch_the_team_give_back_each_credit_once() 
     }
     assert!(balances.iter().all(|balance| balance["credits_remaining"] == 20));
     assert_eq!(team.balance().await["credits_available"], 20);
+    app.check_invariants().await;
+}
+
+/// `POST /api/jobs/expire`
+#[tokio::test]
+async fn upkeep_ends_what_is_overdue_in_all_teams_at_once() {
+    let app = TestApp::start().await;
+    let teams = [app.team(2).await, app.team(2).await, app.team(2).await];
+    for team in &teams {
+        team.job().await;
+        let job = team.job().await;
+        team.call(&job, "hello").await.ok();
+    }
+    let list = teams[2].client.get(&format!("/api/teams/{}/jobs?limit=1", teams[2].id)).await.ok();
+    teams[2].complete(list["jobs"][0]["job_id"].as_str().expect("an id"), "completed").await.ok();
+    pass_deadline(&app).await;
+    assert_eq!(teams[0].client.post("/api/jobs/expire", json!({})).await.status, 401, "it is the admin's");
+
+    let admin = app.admin();
+    let upkeep = || admin.post("/api/jobs/expire", json!({}));
+    let twice = futures::join!(upkeep(), upkeep());
+
+    // Who both find the same job overdue may both count it.
+    let expired =
+        [twice.0.ok(), twice.1.ok()].map(|answer| answer["expired_jobs"].as_i64().expect("a number"));
+    assert!(expired.contains(&5), "{expired:?}");
+    let states = "SELECT status, count(*) FROM jobs GROUP BY status ORDER BY status";
+    let states = app.database.client.query(states, &[]).await.expect("the states");
+    let states: Vec<(String, i64)> = states.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(states, [("completed".to_owned(), 1), ("expired".to_owned(), 5)]);
+    let held = "SELECT sum(held)::bigint FROM credit_accounts";
+    assert_eq!(app.database.client.query_one(held, &[]).await.expect("a sum").get::<_, i64>(0), 0);
+    let nothing = upkeep().await.ok();
+    assert_eq!(nothing, json!({"expired_jobs": 0, "months_made": 0, "months_dropped": 0}));
+    let unknown = app.admin().post("/api/jobs/expire", json!({"team_id": teams[0].id})).await;
+    assert_eq!((unknown.status.as_u16(), &unknown.body["code"]), (400, &json!("invalid_request")));
     app.check_invariants().await;
 }

@@ -5,6 +5,7 @@ use api_tests::{Options, Team, TestApp};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+/// `POST /api/jobs/create`
 #[tokio::test]
 async fn a_new_job_is_pending_and_holds_a_credit() {
     let app = TestApp::start().await;
@@ -51,6 +52,7 @@ async fn without_a_credit_there_is_no_job() {
     app.check_invariants().await;
 }
 
+/// `POST /api/jobs/{job_id}/complete`
 #[tokio::test]
 async fn completing_a_job_without_calls_deducts_its_credit() {
     let app = TestApp::start().await;
@@ -64,7 +66,8 @@ async fn completing_a_job_without_calls_deducts_its_credit() {
     assert_time(&done["completed_at"]);
     let expected = json!({
         "total_calls": 0, "successful_calls": 0, "failed_calls": 0, "total_tokens": 0, "total_cost_usd": 0,
-        "avg_latency_ms": 0, "unpriced_calls": 0, "credit_applied": true, "credits_remaining": 2,
+        "avg_latency_ms": 0, "unpriced_calls": 0, "credit_applied": true, "credits_charged": 1,
+        "credits_remaining": 2,
     });
     assert_eq!(done["costs"], expected);
     let read = team.read(&job).await;
@@ -185,6 +188,7 @@ async fn different_ends_at_once_leave_one_end() {
     app.check_invariants().await;
 }
 
+/// `GET /api/jobs/{job_id}`
 #[tokio::test]
 async fn the_admin_reads_a_job_with_its_attempts_and_the_team_without() {
     let app = TestApp::start().await;
@@ -214,6 +218,7 @@ async fn job_of(team: &Team, job_type: &str, user_id: Option<&str>) -> String {
     job["job_id"].as_str().expect("an id").to_owned()
 }
 
+/// `GET /api/teams/{team_id}/jobs`
 #[tokio::test]
 async fn the_list_is_newest_first_and_can_be_filtered_and_paged() {
     let app = TestApp::start().await;
@@ -293,4 +298,51 @@ async fn a_job_lives_as_long_as_its_creator_or_the_configuration_says() {
         let lifetime: i32 = app.database.client.query_one(lifetime, &[]).await.expect("a job").get(0);
         assert_eq!(lifetime, expected);
     }
+}
+
+/// `GET /api/jobs/{job_id}/costs`
+#[tokio::test]
+async fn the_costs_of_a_job_are_shown_together_and_call_by_call() {
+    let app = TestApp::start().await;
+    let (team, other) = (app.team_using(&["expensive"], 100).await, app.team(1).await);
+    let job = team.job().await;
+    let costs = async || team.client.get(&format!("/api/jobs/{job}/costs")).await.ok();
+    let before = costs().await;
+    assert_eq!((&before["breakdown"], &before["costs"]["total_cost_usd"]), (&json!([]), &json!(0)));
+    for (purpose, marks) in
+        [(json!("draft"), "[[prompt_tokens=100]] [[completion_tokens=20]]"), (Value::Null, "[[status=500]]")]
+    {
+        let body = json!({"purpose": purpose, "messages": [{"role": "user", "content": marks}]});
+        team.client.post(&format!("/api/jobs/{job}/llm-call"), body).await;
+    }
+    team.complete(&job, "completed").await.ok();
+
+    let shown = costs().await;
+
+    let read = team.read(&job).await;
+    for name in ["job_id", "team_id", "job_type", "status", "credit_applied"] {
+        assert_eq!(shown[name], read[name], "{name}");
+    }
+    assert_eq!(shown["credit_applied"], false);
+    for (name, value) in shown["costs"].as_object().expect("sums") {
+        assert_eq!(*value, read[name], "{name}");
+    }
+    assert_eq!(shown["costs"]["total_cost_usd"].as_f64(), Some(0.12));
+    let breakdown = shown["breakdown"].as_array().expect("calls");
+    assert_eq!(breakdown.len(), 2);
+    for (part, call) in breakdown.iter().zip(read["calls"].as_array().expect("calls")) {
+        for (name, value) in part.as_object().expect("a call") {
+            assert_eq!(*value, call[name], "{name}");
+        }
+        assert!(part.get("cost_usd").is_some() && part.get("purpose").is_some(), "{part}");
+    }
+    assert_eq!(
+        (&breakdown[0]["prompt_tokens"], &breakdown[0]["completion_tokens"]),
+        (&json!(100), &json!(20))
+    );
+    assert_eq!(app.admin().get(&format!("/api/jobs/{job}/costs")).await.ok(), shown);
+    for id in [job.as_str(), "nope"] {
+        other.client.get(&format!("/api/jobs/{id}/costs")).await.refused(404, "not_found", "Job not found");
+    }
+    app.check_invariants().await;
 }

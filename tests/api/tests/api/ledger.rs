@@ -11,6 +11,7 @@ async fn transactions(team: &Team, query: &str) -> Value {
     team.client.get(&format!("/api/credits/teams/{}/transactions{query}", team.id)).await.ok()
 }
 
+/// `GET /api/credits/teams/{team_id}/transactions`
 #[tokio::test]
 async fn the_ledger_has_every_change_newest_first_each_continuing_the_one_before() {
     let app = TestApp::start().await;

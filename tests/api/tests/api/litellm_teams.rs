@@ -66,7 +66,7 @@ async fn the_budget_is_what_may_be_used_unless_one_is_given() {
 }
 
 /// What LiteLLM answers to the team's own key when it is used there directly.
-async fn directly(app: &TestApp, team: &Team, model: &str) -> u16 {
+pub async fn directly(app: &TestApp, team: &Team, model: &str) -> u16 {
     let url = format!("{}/chat/completions", app.stand_in().expect("the stand-in").url());
     let body = json!({"model": model, "messages": [{"role": "user", "content": "hello"}]});
     let request = reqwest::Client::new().post(url).bearer_auth(&team.key).json(&body);
@@ -222,6 +222,54 @@ async fn every_limit_that_is_allowed_is_one_that_litellm_takes() {
         json!({"team_alias": "x".repeat(500), "team_id": unique(&"t".repeat(90))}),
     ] {
         app.team_with(fields).await;
+    }
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_group_that_changes_while_a_team_gets_it_reaches_litellm_as_it_is_in_the_end() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let (group, first, second) = (
+        app.model_group(&["gpt-4"]).await,
+        app.model_group(&["gpt-4o"]).await,
+        app.model_group(&["gpt-4o-mini"]).await,
+    );
+    let access = json!({"group_name": "All", "model_groups": [first]});
+    app.admin().post("/api/model-access-groups/create", access).await.ok();
+    for (assign, names, change, value, expected) in [
+        (
+            "model-groups",
+            json!([group]),
+            format!("/api/model-groups/{group}/models"),
+            json!([{"model_name": "gpt-4-turbo", "priority": 0}]),
+            "gpt-4-turbo",
+        ),
+        (
+            "access-groups",
+            json!(["All"]),
+            "/api/model-access-groups/All/model-groups".to_owned(),
+            json!([second]),
+            "gpt-4o-mini",
+        ),
+    ] {
+        let team = app.team_with(json!({"model_groups": [], "credits_allocated": 5})).await;
+        let job = team.job().await;
+        // Each change is made, and waits for its entry in the log before the other one can see it.
+        let other = app.database.connect().await;
+        other.batch_execute("BEGIN; LOCK TABLE audit_log IN SHARE MODE").await.expect("a lock");
+        let (admin, path) = (app.admin(), format!("/api/teams/{}/{assign}", team.id));
+        let release = async {
+            tokio::time::sleep(std::time::Duration::from_millis(1000)).await;
+            other.batch_execute("COMMIT").await.expect("the end of the lock");
+        };
+        let (assigned, changed, ()) =
+            futures::join!(admin.put(&path, names), admin.put(&change, value), release);
+        assigned.ok();
+        changed.ok();
+        assert_eq!(show(&app, &team).await["allowed_models"], json!([expected]));
+        team.call(&job, "hello").await.ok();
+        assert_eq!(known(stand_in, &team.id).0, [expected]);
     }
     app.check_invariants().await;
 }

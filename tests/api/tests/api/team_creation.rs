@@ -7,6 +7,7 @@ use crate::{
 use api_tests::{Answer, Team, TestApp};
 use futures::future::join_all;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 async fn new_team(app: &TestApp) -> (String, Value) {
     let (organization, group) = (app.organization().await, app.model_group(&["gpt-4o-mini"]).await);
@@ -203,4 +204,39 @@ async fn a_team_that_litellm_has_and_that_was_not_made_visible_is_finished_by_a_
     );
     sql(&app, "UPDATE teams SET creation_lease = now() - interval '1 second'").await;
     assert_works(&app, app.admin().post("/api/teams/create", body).await).await;
+}
+
+#[tokio::test]
+async fn models_that_change_while_a_team_is_created_reach_its_key() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let (group, shared) = (app.model_group(&["gpt-4"]).await, app.model_group(&["gpt-4-turbo"]).await);
+    let access = json!({"group_name": "All", "model_groups": []});
+    app.admin().post("/api/model-access-groups/create", access).await.ok();
+    let id = unique("team");
+    let body = json!({
+        "organization_id": app.organization().await, "team_id": id, "model_groups": [group], "access_groups": ["All"],
+        "credits_allocated": 5,
+    });
+    // With this the request gets as far as LiteLLM, and waits for its last statement.
+    let other = app.database.connect().await;
+    other.batch_execute("BEGIN; LOCK TABLE virtual_keys IN SHARE MODE").await.expect("a lock");
+    let change = async {
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+        assert_eq!(stand_in.keys_of(&id).len(), 1, "LiteLLM has made the key");
+        let models = json!([{"model_name": "gpt-4o", "priority": 0}]);
+        app.admin().put(&format!("/api/model-groups/{group}/models"), models).await.ok();
+        app.admin().put("/api/model-access-groups/All/model-groups", json!([shared])).await.ok();
+        other.batch_execute("COMMIT").await.expect("the end of the lock");
+    };
+    let admin = app.admin();
+    let (created, ()) = futures::join!(admin.post("/api/teams/create", body), change);
+    let created = created.ok();
+    let key = created["virtual_key"].as_str().expect("a key").to_owned();
+    assert_eq!(created["allowed_models"], json!(["gpt-4o", "gpt-4-turbo"]));
+    let team = Team { id, client: app.bearer(&key), key };
+    let job = team.job().await;
+    team.call(&job, "hello").await.ok();
+    assert_eq!(known(stand_in, &team.id).0, ["gpt-4o", "gpt-4-turbo"]);
+    app.check_invariants().await;
 }

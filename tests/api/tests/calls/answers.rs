@@ -5,6 +5,7 @@ use api_tests::TestApp;
 use serde_json::json;
 use uuid::Uuid;
 
+/// `POST /api/jobs/{job_id}/llm-call`
 #[tokio::test]
 async fn the_answer_has_the_models_words_and_what_the_caller_may_know_about_them() {
     let app = TestApp::start().await;

@@ -31,7 +31,7 @@ impl Counted {
         Self { app }
     }
 
-    /// The functions that `work` called in the database, one by one.
+    /// The functions that `work` called in the database, by name.
     async fn of(&self, work: impl Future) -> Vec<String> {
         let reset =
             "SELECT pg_stat_statements_reset(0, oid, 0) FROM pg_database WHERE datname = current_database()";
@@ -40,12 +40,21 @@ impl Counted {
         let rows = self.app.database.client.query(STATEMENTS, &[]).await.expect("the statements");
         let repeated = rows.iter().flat_map(|row| {
             let (query, calls): (String, i64) = (row.get(0), row.get(1));
-            let function = query.strip_prefix("SELECT ").and_then(|call| call.split_once('('));
-            let name = function.map_or(query.clone(), |(name, _)| name.to_owned());
-            std::iter::repeat_n(name, usize::try_from(calls).expect("a count"))
+            std::iter::repeat_n(operation(&query), usize::try_from(calls).expect("a count"))
         });
-        repeated.collect()
+        let mut repeated: Vec<String> = repeated.collect();
+        repeated.sort();
+        repeated
     }
+}
+
+/// The function that a statement is about. What changes something is wrapped in what claims its request and keeps its answer.
+fn operation(statement: &str) -> String {
+    let wrapping = ["claim", "keep", "keep_or_release", "json_build_object"];
+    let before_parentheses = statement.split('(').map(|text| text.trim_end());
+    let names = before_parentheses.filter_map(|text| text.rsplit([' ', ',']).next());
+    let operation = names.filter(|name| name.contains('_')).find(|name| !wrapping.contains(name));
+    operation.unwrap_or(statement).to_owned()
 }
 
 #[tokio::test]

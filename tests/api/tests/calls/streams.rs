@@ -5,6 +5,7 @@ use api_tests::{Options, TestApp};
 use serde_json::{Value, json};
 use std::time::Instant;
 
+/// `POST /api/jobs/{job_id}/llm-call-stream`
 #[tokio::test]
 async fn a_stream_is_openais_chunks_then_a_summary_then_done() {
     let app = TestApp::start().await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 /// Statements that each violate one constraint, on a world with one team that has a completed and charged job and an open one, in
 /// which a call is open.
-const VIOLATIONS: [(&str, &str); 30] = [
+const VIOLATIONS: [(&str, &str); 38] = [
     ("organization_id_valid", "INSERT INTO organizations VALUES ('a b', 'name')"),
     ("organization_id_valid", "INSERT INTO organizations VALUES ('', 'name')"),
     ("organization_id_valid", "INSERT INTO organizations VALUES (repeat('a', 129), 'name')"),
@@ -18,12 +18,23 @@ const VIOLATIONS: [(&str, &str); 30] = [
     ("model_access_group_name_unique", "INSERT INTO model_access_groups VALUES (uuid_v7(), 'all', 'All')"),
     ("model_access_group_name_valid", "UPDATE model_access_groups SET group_name = 'a\nb'"),
     ("model_access_group_status_valid", "UPDATE model_access_groups SET status = 'gone'"),
-    ("team_id_valid", "INSERT INTO teams (team_id, organization_id, team_alias, litellm_marker) VALUES ('é', 'org', '', uuid_v7())"),
+    ("billing_mode_valid", "UPDATE terms SET billing_mode = 'free'"),
+    ("conversion_positive", "UPDATE terms SET credits_per_dollar = 0"),
+    ("conversion_positive", "UPDATE terms SET tokens_per_credit = -1"),
+    (
+        "terms_unique",
+        "INSERT INTO terms (billing_mode, credits_per_dollar, tokens_per_credit, pricing)
+             SELECT billing_mode, credits_per_dollar, tokens_per_credit, NULL FROM terms",
+    ),
+    ("team_id_valid", "UPDATE teams SET team_id = 'é'"),
     ("team_status_valid", "UPDATE teams SET status = 'gone'"),
     ("team_max_budget_not_negative", "UPDATE teams SET litellm_max_budget = -0.01"),
-    ("key_hash_unique", "INSERT INTO virtual_keys SELECT uuid_v7(), team_id, key_hash, hint FROM virtual_keys"),
+    ("key_hash_unique", "INSERT INTO virtual_keys SELECT uuid_v7(), team_id, alias, 'other', key_hash FROM virtual_keys"),
     ("key_hash_is_sha256", "UPDATE virtual_keys SET key_hash = 'sk-the-key-itself'"),
     ("credits_not_negative", "UPDATE credit_accounts SET used = allocated"),
+    ("overdraft_not_negative", "UPDATE credit_accounts SET allocated = 9, overdraft = -1"),
+    ("credits_not_negative", "UPDATE credit_accounts SET overdraft = 1, used = allocated + 1"),
+    ("refill_period_valid", "UPDATE credit_accounts SET refill_period = 'yearly'"),
     ("held_not_negative", "UPDATE credit_accounts SET held = -1"),
     ("used_not_negative", "UPDATE credit_accounts SET used = -1"),
     ("credit_limit_not_negative", "UPDATE credit_accounts SET credit_limit = -1"),
@@ -42,6 +53,7 @@ const VIOLATIONS: [(&str, &str); 30] = [
         "INSERT INTO credit_transactions SELECT team_id, 99, transaction_id, 'allocation', 1, 1
              FROM credit_transactions LIMIT 1",
     ),
+    ("alert_kind_valid", "SELECT raise_alert(team_id, 'gift', '', '{}') FROM teams"),
     ("call_status_valid", "UPDATE calls SET status = 'gone', ended_at = now()"),
     ("call_end_is_dated", "UPDATE calls SET status = 'failed'"),
 ];
@@ -93,21 +105,32 @@ async fn no_constraint_is_without_a_statement_here() {
 }
 
 #[tokio::test]
-async fn the_ledger_can_only_be_added_to() {
+async fn the_ledger_and_the_audit_log_can_only_be_added_to() {
     let world = world().await;
-    let before = world.text("SELECT json_agg(x ORDER BY entry) FROM credit_transactions x").await;
+    world
+        .run("INSERT INTO audit_log (actor, action, path, request_id) VALUES ('admin', 'PUT', '/', '1')")
+        .await
+        .done();
+    for table in ["credit_transactions", "audit_log"] {
+        let rows = format!("SELECT json_agg(x ORDER BY entry) FROM {table} x");
+        let before = world.text(&rows).await;
+        for statement in [
+            format!("UPDATE {table} SET created_at = now()"),
+            format!("UPDATE {table} SET created_at = now() WHERE false"),
+            format!("DELETE FROM {table}"),
+            format!("TRUNCATE {table}"),
+        ] {
+            world.run(&statement).await.refused("LJ000", &format!("{table} is append-only"));
+        }
+        assert_eq!(world.text(&rows).await, before);
+    }
     for statement in [
-        "UPDATE credit_transactions SET reason = 'other'",
-        "UPDATE credit_transactions SET balance_after = 0 WHERE false",
-        "DELETE FROM credit_transactions",
-        "TRUNCATE credit_transactions",
         "TRUNCATE organizations CASCADE",
         "INSERT INTO credit_transactions SELECT * FROM credit_transactions
              ON CONFLICT (transaction_id) DO UPDATE SET reason = 'other'",
     ] {
         world.run(statement).await.refused("LJ000", "credit_transactions is append-only");
     }
-    assert_eq!(world.text("SELECT json_agg(x ORDER BY entry) FROM credit_transactions x").await, before);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 const CONNECTIONS: usize = 16;
 const DURATION: Duration = Duration::from_secs(6);
+const REFILL: i64 = 2;
 
 /// What everybody heard: all that the state at the end is predicted from.
 #[derive(Default)]
@@ -26,8 +27,10 @@ struct Heard {
     ends: BTreeMap<Uuid, String>,
     /// Calls whose final settling counted.
     settled: BTreeSet<Uuid>,
+    /// The balance after each transaction, by its id.
     added: BTreeMap<String, i64>,
     added_amount: i64,
+    refilled_amount: i64,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -42,7 +45,7 @@ impl Contention {
         all.len().checked_sub(1 + random.usize(..all.len().clamp(1, 6))).map(|index| all[index])
     }
 
-    async fn step(&self, session: &Session, random: &mut fastrand::Rng) {
+    async fn step(&self, world: &World, session: &Session, random: &mut fastrand::Rng) {
         let team = &self.team;
         let (job, call) = {
             let heard = self.heard.lock().unwrap();
@@ -91,21 +94,39 @@ impl Contention {
                     assert_eq!(*first, answer, "two answers to the same completion");
                 }
             }
-            (80..84, ..) => {
+            (80..83, ..) => {
                 let amount = random.i64(1..4);
                 let answer = session.add_credits(&team.id, amount).await;
                 self.hear("add", &answer, &[]);
-                let added = answer.done()["added"].take();
-                let mut heard = self.heard.lock().unwrap();
-                heard.added_amount += amount;
-                let id = added["transaction"]["transaction_id"].as_str().expect("an id").to_owned();
-                heard.added.insert(id, added["credits_remaining"].as_i64().expect("a number"));
+                self.hear_added(amount, &answer.done()["added"]);
             }
-            (84..90, ..) => self.hear("sweep", &session.sweep_team(&team.id).await, &[]),
+            (83..85, ..) => {
+                let change = random.i64(-3..3);
+                let answer = session.adjust_credits(&team.id, change).await;
+                self.hear("adjust", &answer, &["LJ005"]);
+                if let Ok(answer) = answer {
+                    self.hear_added(change, &answer["adjusted"]);
+                }
+            }
+            (85, ..) => {
+                self.hear("period", &world.periods_pass(team, 1).await, &[]);
+                self.heard.lock().unwrap().refilled_amount += REFILL;
+            }
+            (86, ..) => {
+                let fields = [
+                    json!({"budget_mode": "hard"}),
+                    json!({"budget_mode": "soft", "credit_limit": 4}),
+                    json!({"billing_mode": "consumption_tokens", "tokens_per_credit": 7}),
+                    json!({"billing_mode": "job_based"}),
+                ];
+                let answer = session.update_team(&team.id, &fields[random.usize(..4)]).await;
+                self.hear("update", &answer, &[]);
+            }
+            (87..90, ..) => self.hear("sweep", &session.sweep_team(&team.id).await, &[]),
             (90..93, ..) => self.hear("balance", &session.get_balance(&team.id).await, &[]),
             (93..95, Some(job), _) => self.hear("read", &session.get_job(job).await, &[]),
             (95..97, ..) => {
-                let statement = "SELECT list_jobs($1, NULL, NULL, NULL, 20, 0)::text";
+                let statement = "SELECT list_jobs($1, NULL, NULL, NULL, 20, 0, NULL)::text";
                 self.hear("list", &session.call(statement, &[&team.id]).await, &[]);
             }
             (97..99, ..) => {
@@ -117,6 +138,13 @@ impl Contention {
             }
             _ => {}
         }
+    }
+
+    fn hear_added(&self, amount: i64, added: &Value) {
+        let mut heard = self.heard.lock().unwrap();
+        heard.added_amount += amount;
+        let id = added["transaction"]["transaction_id"].as_str().expect("an id").to_owned();
+        heard.added.insert(id, added["credits_remaining"].as_i64().expect("a number"));
     }
 
     /// Fails the test for every refusal but these: above all for a deadlock (40P01).
@@ -139,7 +167,7 @@ impl Contention {
 /// Compares the answers with the state.
 async fn compare(world: &World, team: &Team, credits: i64, heard: &Heard) {
     let mut held = 0;
-    let mut charged = BTreeMap::new();
+    let (mut used, mut charged) = (0, BTreeMap::new());
     for (job, soon) in &heard.jobs {
         let completion = heard.completions.get(job);
         let expected = match completion {
@@ -155,11 +183,12 @@ async fn compare(world: &World, team: &Team, credits: i64, heard: &Heard) {
             heard.ends.get(job)
         );
         held += i64::from(completion.is_none() && !soon);
-        if let Some(costs) = completion.map(|completion| &completion["costs"]) {
-            let applied = costs["credit_applied"] == json!(true);
-            assert_eq!(applied, expected == "completed" && costs["failed_calls"] == json!(0));
+        if let Some(completion) = completion {
+            let applied = completion["credit_applied"] == json!(true);
+            assert_eq!(applied, expected == "completed" && completion["costs"]["failed_calls"] == json!(0));
+            used += completion["credits_charged"].as_i64().expect("a number");
             if applied {
-                charged.insert(job.to_string(), costs["credits_remaining"].as_i64().expect("a number"));
+                charged.insert(job.to_string(), completion["credits_remaining"].as_i64().expect("a number"));
             }
         }
     }
@@ -170,13 +199,17 @@ async fn compare(world: &World, team: &Team, credits: i64, heard: &Heard) {
             world.text(&format!("SELECT settled_at IS NOT NULL FROM calls WHERE call_id = '{call}'")).await;
         assert_eq!(settled, heard.settled.contains(call).to_string(), "{call}");
     }
-    let used = charged.len() as i64;
-    assert_eq!(world.account(team).await, (credits + heard.added_amount, used, held));
+    let allocated = credits + heard.added_amount + heard.refilled_amount;
+    assert_eq!(world.account(team).await, (allocated, used, held));
 
     // Every balance that somebody was told is the one in the ledger.
     let ledger = world
         .client
-        .query("SELECT coalesce(job_id, transaction_id)::text, balance_after FROM credit_transactions WHERE entry > 1", &[])
+        .query(
+            "SELECT coalesce(job_id, transaction_id)::text, balance_after FROM credit_transactions
+                WHERE entry > 1 AND transaction_type <> 'refill'",
+            &[],
+        )
         .await
         .expect("the ledger");
     let ledger: BTreeMap<String, i64> = ledger.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -189,13 +222,14 @@ async fn contend(credits: i64, fields: Value) {
     let seed = seed();
     let world = World::new().await;
     let team = world.team_with(credits, fields).await;
+    world.configure_auto_refill(&team.id, true, REFILL, "daily").await.done();
     let contention = Contention { team, heard: Mutex::default() };
     let sessions = join_all((0..CONNECTIONS).map(|_| world.session())).await;
     let started = Instant::now();
     join_all(sessions.iter().zip(0..).map(async |(session, number)| {
         let mut random = fastrand::Rng::with_seed(seed.wrapping_add(number));
         while started.elapsed() < DURATION {
-            contention.step(session, &mut random).await;
+            contention.step(&world, session, &mut random).await;
         }
     }))
     .await;

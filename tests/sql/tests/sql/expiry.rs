@@ -47,7 +47,7 @@ async fn whatever_shows_or_uses_a_teams_credits_sweeps_first() {
         "SELECT get_balance($1)::text",
         "SELECT check_credits($1, 1)::text",
         "SELECT get_team($1)::text",
-        "SELECT list_jobs($1, NULL, NULL, NULL, 10, 0)::text",
+        "SELECT list_jobs($1, NULL, NULL, NULL, 10, 0, NULL)::text",
         "SELECT create_job(key_id, $1, NULL, 'test', '{}', 60)::text FROM virtual_keys",
         "SELECT get_job(job_id, $1)::text FROM jobs",
         "SELECT get_job(job_id, NULL)::text FROM jobs WHERE team_id = $1",
@@ -76,7 +76,7 @@ async fn an_expired_jobs_credit_is_free_for_the_next_job() {
 }
 
 #[tokio::test]
-async fn a_sweep_does_not_wait_for_a_job_that_is_being_completed_nor_expires_it() {
+async fn a_sweep_waits_for_a_job_that_is_being_completed_and_does_not_expire_it() {
     let world = World::new().await;
     let team = world.team(1).await;
     let job = world.job(&team).await;
@@ -86,10 +86,12 @@ async fn a_sweep_does_not_wait_for_a_job_that_is_being_completed_nor_expires_it(
     world.run(&format!("UPDATE jobs SET expires_at = clock_timestamp() WHERE job_id = '{job}'")).await.done();
     let completed = completing.complete_job(team.key, job, "completed", &json!({})).await.done();
 
-    timeout(Duration::from_secs(5), world.sweep_team(&team.id)).await.expect("it does not wait").done();
-    completing.run("COMMIT").await.done();
-    world.sweep_team(&team.id).await.done();
-    assert_eq!(completed["costs"]["credit_applied"], json!(true));
+    let (swept, ()) = tokio::join!(world.sweep_team(&team.id), async {
+        sleep(Duration::from_millis(100)).await;
+        completing.run("COMMIT").await.done();
+    });
+    swept.done();
+    assert_eq!(completed["credit_applied"], json!(true));
     assert_eq!((world.job_status(job).await.as_str(), world.account(&team).await), ("completed", (1, 1, 0)));
     world.check_invariants().await;
 }

@@ -196,8 +196,8 @@ async fn what_does_not_exist_is_not_found_by_its_name() {
         ("get_balance('x')", "Team"),
         ("check_credits('x', 1)", "Team"),
         ("add_credits('x', 1, NULL, '{}', 0.1)", "Team"),
-        ("list_transactions('x', 10, 0)", "Team"),
-        ("list_jobs('x', NULL, NULL, NULL, 10, 0)", "Team"),
+        ("list_transactions('x', 10, 0, NULL)", "Team"),
+        ("list_jobs('x', NULL, NULL, NULL, 10, 0, NULL)", "Team"),
     ] {
         let answer = world.call(&format!("SELECT ({statement})::text"), &[]).await;
         assert_eq!(answer.expect_err(statement).message, format!("{thing} 'x' not found"), "{statement}");

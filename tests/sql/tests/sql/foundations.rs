@@ -118,3 +118,20 @@ async fn allowed_models_are_those_of_all_groups_each_once_best_first() {
     let answer = world.call("SELECT allowed_models($1)::text", &[&team.id]).await.done();
     assert_eq!(answer, json!(["second", "third", "first", "fourth"]));
 }
+
+#[tokio::test]
+async fn refills_are_due_whole_periods_after_the_start_in_utc_and_a_31st_comes_back_after_a_shorter_month() {
+    let world = World::new().await;
+    world.run("SET TIME ZONE 'America/New_York'").await.done();
+    for (start, period, number, due) in [
+        ("2027-01-31 12:00:00Z", "monthly", 1, "2027-02-28T12:00:00.000000Z"),
+        ("2027-01-31 12:00:00Z", "monthly", 2, "2027-03-31T12:00:00.000000Z"),
+        ("2027-01-31 23:30:00Z", "monthly", 13, "2028-02-29T23:30:00.000000Z"),
+        // Over the days on which clocks are changed there.
+        ("2027-03-13 12:00:00Z", "daily", 2, "2027-03-15T12:00:00.000000Z"),
+        ("2027-10-31 03:00:00Z", "weekly", 2, "2027-11-14T03:00:00.000000Z"),
+    ] {
+        let time = world.text(&format!("SELECT rfc3339(refill_time('{start}', '{period}', {number}))")).await;
+        assert_eq!(time, due, "{start} {period} {number}");
+    }
+}

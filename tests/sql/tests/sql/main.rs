@@ -3,9 +3,15 @@
 mod calls;
 mod constraints;
 mod contention;
+mod deadlocks;
 mod expiry;
 mod failures;
 mod foundations;
+mod idempotency;
+mod keys;
 mod model;
+mod months;
+mod operation;
 mod sequences;
 mod teams;
+mod usage;

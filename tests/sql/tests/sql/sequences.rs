@@ -1,8 +1,11 @@
 //! Long random sequences of operations, one after another: every answer and the state at the end are those of the [model](super::model).
 
-use crate::model::{Completion, Model, Operation, Outcome};
+use crate::{
+    model::Model,
+    operation::{Billing, Completion, Operation, Outcome, Pricing, Terms, Used},
+};
 use serde_json::{Value, json};
-use sql_tests::{Answer, Expect, Team, World, id};
+use sql_tests::{Answer, Expect, Settling, Team, World, id};
 use uuid::Uuid;
 
 const STEPS: usize = 1500;
@@ -17,71 +20,158 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// The ids of the jobs and calls of a sequence, by their numbers.
-#[derive(Default)]
+/// The ids of the keys, jobs and calls of a sequence, by their numbers.
 struct Ids {
+    keys: Vec<Uuid>,
     jobs: Vec<Uuid>,
-    calls: Vec<Uuid>,
+    calls: Vec<(Uuid, Uuid)>,
+}
+
+const TIERS: &[(Option<i64>, i64)] = &[(Some(5), 500_000), (Some(40), 450_000), (None, 400_001)];
+
+fn terms(random: &mut fastrand::Rng) -> Terms {
+    let billing = [
+        Billing::Job,
+        Billing::Usd { credits_per_dollar: random.i64(1..20) },
+        Billing::Tokens { tokens_per_credit: random.i64(1..900) },
+    ];
+    let pricing =
+        [Pricing::None, Pricing::Flat(123_456), Pricing::Markup { percent: 30 }, Pricing::Tiered(TIERS)];
+    Terms { billing: billing[random.usize(..3)], pricing: pricing[random.usize(..4)] }
+}
+
+/// A number of what has happened, mostly a recent one; the newest key mostly.
+fn recent(random: &mut fastrand::Rng, count: usize, usual: usize) -> Option<usize> {
+    let reach = if random.u8(..) < 200 { usual } else { count };
+    count.checked_sub(1 + random.usize(..reach.clamp(1, count.max(1))))
 }
 
 fn choose(random: &mut fastrand::Rng, model: &Model) -> Operation {
-    // Mostly what is recent, where something is still open.
-    let mut recent = |count: usize| {
-        let reach = if random.u8(..) < 200 { 8 } else { count };
-        count.checked_sub(1 + random.usize(..reach.clamp(1, count.max(1))))
+    let key = recent(random, model.keys.len(), 1).expect("a key");
+    let (job, call) = (recent(random, model.jobs.len(), 8), recent(random, model.calls.len(), 8));
+    let used = Used {
+        status: ["succeeded", "succeeded", "failed", "cancelled"][random.usize(..4)],
+        tokens: random.i64(0..1000),
+        cost: (random.u8(..4) > 0).then(|| random.i64(0..2_000_000)),
+        last: random.u8(..4) > 0,
     };
-    let (job, call) = (recent(model.jobs.len()), recent(model.calls.len()));
-    match (random.u32(..100), job, call) {
-        (0..24, ..) => Operation::CreateJob,
-        (24..48, Some(job), _) => Operation::OpenCall { job },
-        (48..70, _, Some(call)) => Operation::SettleCall {
-            call,
-            status: ["succeeded", "succeeded", "failed", "cancelled"][random.usize(..4)],
-            tokens: random.i64(0..1000),
-            last: random.u8(..4) > 0,
-        },
-        (70..88, Some(job), _) => {
+    match (random.u32(..1000), job, call) {
+        (240..450, Some(job), _) => Operation::OpenCall { key, job },
+        (450..630, _, Some(call)) => Operation::SettleCall { call, used },
+        (630..680, _, Some(call)) => Operation::SettleJob { call, used },
+        (680..820, Some(job), _) => {
             let status = ["completed", "completed", "failed", "cancelled"][random.usize(..4)];
-            Operation::CompleteJob { job, status }
+            Operation::CompleteJob { key, job, status }
         }
-        (88..90, ..) => Operation::AddCredits { amount: random.i64(1..20) },
-        (90..93, ..) => Operation::GetBalance,
-        (93..95, ..) => Operation::Sweep,
-        (95..98, Some(job), _) => Operation::JobDeadlinePasses { job },
-        (98.., _, Some(call)) => Operation::CallDeadlinePasses { call },
-        _ => Operation::CreateJob,
+        (820..840, ..) => Operation::AddCredits { amount: random.i64(1..20) },
+        (840..855, ..) => Operation::Adjust { change: random.i64(-9..9) },
+        (855..865, ..) => Operation::ConfigureRefill {
+            enabled: random.u8(..3) > 0,
+            amount: random.i64(1..9),
+            period: ["daily", "weekly", "monthly"][random.usize(..3)],
+        },
+        (865..875, ..) => Operation::PeriodsPass { number: random.i64(0..3) },
+        (875..885, ..) => {
+            Operation::SetBudget { soft: random.bool(), limit: random.bool().then(|| random.i64(0..30)) }
+        }
+        (885..895, ..) => Operation::SetTerms { terms: terms(random) },
+        (895..903, ..) => Operation::RotateKey { key, grace: random.bool() },
+        (903..906, ..) => Operation::RevokeKey { key: recent(random, model.keys.len(), 9).expect("a key") },
+        (906..910, ..) => Operation::GracePasses { key },
+        (910..930, ..) => Operation::GetBalance,
+        (930..950, ..) => Operation::Sweep,
+        (950..980, Some(job), _) => Operation::JobDeadlinePasses { job },
+        (980.., _, Some(call)) => Operation::CallDeadlinePasses { call },
+        _ => Operation::CreateJob { key },
     }
 }
 
+fn usd(millionths: i64) -> String {
+    format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000)
+}
+
+fn settling<'a>(used: &Used, cost: &'a Option<String>) -> Settling<'a> {
+    let Used { status, tokens, last, .. } = *used;
+    Settling { status, tokens, cost: cost.as_deref(), last, ..Settling::default() }
+}
+
+fn fields(terms: Terms) -> Value {
+    let (mode, credits_per_dollar, tokens_per_credit) = match terms.billing {
+        Billing::Job => ("job_based", 10, 10_000),
+        Billing::Usd { credits_per_dollar } => ("consumption_usd", credits_per_dollar, 10_000),
+        Billing::Tokens { tokens_per_credit } => ("consumption_tokens", 10, tokens_per_credit),
+    };
+    let pricing = match terms.pricing {
+        Pricing::None => Value::Null,
+        Pricing::Flat(price) => json!({"mode": "flat", "price_per_job_usd": usd(price)}),
+        Pricing::Markup { percent } => json!({"mode": "markup", "markup_percent": percent}),
+        Pricing::Tiered(tiers) => {
+            let tier = |tier: &(_, _)| json!({"up_to": tier.0, "price_per_job_usd": usd(tier.1)});
+            json!({"mode": "tiered", "tiers": tiers.iter().map(tier).collect::<Vec<_>>()})
+        }
+    };
+    json!({"billing_mode": mode, "credits_per_dollar": credits_per_dollar, "tokens_per_credit": tokens_per_credit,
+           "pricing": pricing})
+}
+
 async fn perform(world: &World, team: &Team, ids: &mut Ids, operation: Operation) -> Answer {
+    use Operation::*;
     match operation {
-        Operation::CreateJob => {
-            let answer = world.create_job(team.key, &team.id, 3600).await;
+        CreateJob { key } => {
+            let answer = world.create_job(ids.keys[key], &team.id, 3600).await;
             ids.jobs.extend(answer.as_ref().ok().map(|job| id(job, "job_id")));
             answer
         }
-        Operation::OpenCall { job } => {
-            let answer = world.open_call(team.key, ids.jobs[job], None, 3600).await;
-            ids.calls.extend(answer.as_ref().ok().map(|call| id(call, "call_id")));
+        OpenCall { key, job } => {
+            let answer = world.open_call(ids.keys[key], ids.jobs[job], None, 3600).await;
+            ids.calls.extend(answer.as_ref().ok().map(|call| (ids.jobs[job], id(call, "call_id"))));
             answer
         }
-        Operation::SettleCall { call, status, tokens, last } => {
-            world.settle_call(ids.calls[call], status, tokens, Some("0.01"), last).await
+        SettleCall { call: number, used } => {
+            let ((job, call), cost) = (ids.calls[number], used.cost.map(usd));
+            world.settle(job, call, settling(&used, &cost)).await
         }
-        Operation::CompleteJob { job, status } => {
-            world.complete_job(team.key, ids.jobs[job], status, &json!({})).await
+        SettleJob { call: number, used } => {
+            let ((job, call), cost) = (ids.calls[number], used.cost.map(usd));
+            Ok(world.settle_job(job, call, settling(&used, &cost)).await?["completion"].take())
         }
-        Operation::AddCredits { amount } => world.add_credits(&team.id, amount).await,
-        Operation::GetBalance => world.get_balance(&team.id).await,
-        Operation::Sweep => world.sweep_team(&team.id).await,
-        Operation::JobDeadlinePasses { job } => {
+        CompleteJob { key, job, status } => {
+            world.complete_job(ids.keys[key], ids.jobs[job], status, &json!({})).await
+        }
+        AddCredits { amount } => world.add_credits(&team.id, amount).await,
+        Adjust { change } => world.adjust_credits(&team.id, change).await,
+        ConfigureRefill { enabled, amount, period } => {
+            world.configure_auto_refill(&team.id, enabled, amount, period).await
+        }
+        SetBudget { soft, limit } => {
+            let mode = if soft { "soft" } else { "hard" };
+            world.update_team(&team.id, &json!({"budget_mode": mode, "credit_limit": limit})).await
+        }
+        SetTerms { terms } => world.update_team(&team.id, &fields(terms)).await,
+        RotateKey { key, grace } => {
+            let answer = world.rotate_key(&team.id, ids.keys[key], if grace { 3600 } else { 0 }).await;
+            ids.keys.extend(
+                answer.as_ref().ok().map(|key| key.as_str().expect("an id").parse::<Uuid>().expect("a UUID")),
+            );
+            answer
+        }
+        RevokeKey { key } => world.revoke_key(&team.id, ids.keys[key]).await,
+        GetBalance => world.get_balance(&team.id).await,
+        Sweep => world.sweep_team(&team.id).await,
+        DeleteTeam => world.delete_team(&team.id).await,
+        JobDeadlinePasses { job } => {
             world.job_is_overdue(ids.jobs[job]).await;
             Ok(Value::Null)
         }
-        Operation::CallDeadlinePasses { call } => {
-            world.call_is_overdue(ids.calls[call]).await;
+        CallDeadlinePasses { call } => {
+            world.call_is_overdue(ids.calls[call].1).await;
             Ok(Value::Null)
         }
+        GracePasses { key } => {
+            let statement = "UPDATE virtual_keys SET revoked_at = now() WHERE revoked_at > now() AND key_id";
+            world.run(&format!("{statement} = '{}'", ids.keys[key])).await
+        }
+        PeriodsPass { number } => world.periods_pass(team, number).await,
     }
 }
 
@@ -108,28 +198,90 @@ fn outcome(operation: Operation, answer: &Answer, expected: &Outcome) -> Outcome
             );
             Outcome::Balance { allocated, used, held }
         }
-        (Operation::CompleteJob { .. }, Ok(answer)) => {
+        (Operation::SettleJob { .. }, Ok(Value::Null)) => Outcome::Completed(None),
+        (Operation::CompleteJob { .. } | Operation::SettleJob { .. }, Ok(answer)) => {
             let field = |name| number(&answer["costs"][name]);
-            Outcome::Completed(Completion {
+            let credits_charged = number(&answer["credits_charged"]);
+            assert_eq!(answer["credit_applied"], json!(credits_charged > 0));
+            Outcome::Completed(Some(Completion {
                 total_calls: field("total_calls"),
                 successful_calls: field("successful_calls"),
                 failed_calls: field("failed_calls"),
+                unpriced_calls: field("unpriced_calls"),
                 total_tokens: field("total_tokens"),
-                credit_applied: answer["costs"]["credit_applied"] == json!(true),
-                credits_remaining: field("credits_remaining"),
-            })
+                credits_charged,
+                credits_remaining: number(&answer["credits_remaining"]),
+            }))
         }
         _ => Outcome::Done,
     }
 }
 
-async fn follows_the_model(credits: i64, fields: Value, floor: Option<i64>) {
+/// Fails unless the state is the model's.
+async fn compare(world: &World, team: &Team, ids: &Ids, model: &Model) {
+    for (job, expected) in ids.jobs.iter().zip(&model.jobs) {
+        let stored = world
+            .text(&format!(
+                "SELECT status || ' ' || coalesce(trim_scale(revenue_usd * 100000000)::text, 'none')
+                                          FROM jobs WHERE job_id = '{job}'"
+            ))
+            .await;
+        let revenue = expected.revenue.map_or("none".into(), |revenue| revenue.to_string());
+        assert_eq!(stored, format!("{} {revenue}", expected.status), "{job}");
+    }
+    for ((job, call), expected) in ids.calls.iter().zip(&model.calls) {
+        let stored = world.text(&format!(
+            "SELECT concat_ws(' ', status, total_tokens, coalesce(trim_scale(cost_usd * 1000000)::text, 'unknown')) FROM calls
+             WHERE job_id = '{job}' AND call_id = '{call}'"
+        )).await;
+        let cost = expected.cost.map_or("unknown".into(), |cost| cost.to_string());
+        assert_eq!(stored, format!("{} {} {cost}", expected.status, expected.tokens), "{call}");
+    }
+    assert_eq!(world.account(team).await, (model.allocated, model.used, model.held));
+
+    let jobs = |status| model.jobs.iter().filter(|job| job.status == status).count() as i128;
+    let expected = [
+        jobs("completed"),
+        jobs("failed"),
+        jobs("cancelled"),
+        jobs("expired"),
+        jobs("pending") + jobs("in_progress"),
+        i128::from(model.used),
+        model.jobs.iter().filter_map(|job| job.revenue).sum(),
+        model.calls.len() as i128,
+        model.calls.iter().filter(|call| call.cost.is_some()).count() as i128,
+        model.calls.iter().map(|call| i128::from(call.tokens)).sum(),
+        model.calls.iter().filter_map(|call| call.cost).map(i128::from).sum(),
+        i128::from(model.budget),
+        i128::from(model.alerts[0]),
+        i128::from(model.alerts[1]),
+    ];
+    let stored = world
+        .text(&format!(
+            "SELECT concat_ws(' ', sum(completed), sum(failed), sum(cancelled), sum(expired), sum(pending + in_progress),
+                              sum(credits_charged), trim_scale(sum(revenue_usd) * 100000000), sum(calls), sum(priced_calls),
+                              sum(tokens), trim_scale(sum(cost_usd) * 1000000),
+                              (SELECT trim_scale(litellm_max_budget * 10) FROM teams WHERE team_id = '{0}'),
+                              (SELECT count(*) FROM alerts WHERE kind = 'credits_80_percent'),
+                              (SELECT count(*) FROM alerts WHERE kind = 'credits_100_percent'))
+             FROM usage_days WHERE team_id = '{0}'",
+            team.id
+        ))
+        .await;
+    assert_eq!(stored, expected.map(|number| number.to_string()).join(" "));
+}
+
+async fn follows_the_model(credits: i64, budget: Value, floor: Option<i64>) {
     let mut random = fastrand::Rng::with_seed(seed());
     let world = World::new().await;
-    let team = world.team_with(credits, fields).await;
-    let (mut model, mut ids) = (Model { allocated: credits, floor, ..Model::default() }, Ids::default());
+    let terms = terms(&mut random);
+    let mut spec = fields(terms);
+    spec.as_object_mut().unwrap().extend(budget.as_object().unwrap().clone());
+    let team = world.team_with(credits, spec).await;
+    let mut model = Model::new(credits, floor, terms);
+    let mut ids = Ids { keys: vec![team.key], jobs: vec![], calls: vec![] };
     for step in 0..STEPS {
-        let operation = choose(&mut random, &model);
+        let operation = if step == STEPS - 100 { Operation::DeleteTeam } else { choose(&mut random, &model) };
         let answer = perform(&world, &team, &mut ids, operation).await;
         let expected = model.apply(operation);
         assert_eq!(
@@ -137,20 +289,13 @@ async fn follows_the_model(credits: i64, fields: Value, floor: Option<i64>) {
             expected,
             "step {step}: {operation:?}: {answer:?}"
         );
+        if step % 300 == 299 {
+            compare(&world, &team, &ids, &model).await;
+        }
     }
     world.sweep_team(&team.id).await.done();
     model.apply(Operation::Sweep);
-    for (job, expected) in ids.jobs.iter().zip(&model.jobs) {
-        assert_eq!(world.job_status(*job).await, expected.status);
-    }
-    for (call, expected) in ids.calls.iter().zip(&model.calls) {
-        let tokens = world.text(&format!("SELECT total_tokens FROM calls WHERE call_id = '{call}'")).await;
-        assert_eq!(
-            (world.call_status(*call).await.as_str(), tokens),
-            (expected.status, expected.tokens.to_string())
-        );
-    }
-    assert_eq!(world.account(&team).await, (model.allocated, model.used, model.held));
+    compare(&world, &team, &ids, &model).await;
     world.check_invariants().await;
 }
 
@@ -161,7 +306,7 @@ async fn a_team_with_few_credits_follows_the_model() {
 
 #[tokio::test]
 async fn a_soft_team_with_a_limit_follows_the_model() {
-    follows_the_model(0, json!({"budget_mode": "soft", "credit_limit": "10"}), Some(-10)).await;
+    follows_the_model(0, json!({"budget_mode": "soft", "credit_limit": 10}), Some(-10)).await;
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ async fn a_team_is_invisible_until_it_is_activated() {
     let team = world.activate_team(attempt, "new", 1, 7).await.done();
     assert_eq!((&team["status"], &team["credits"]["credits_remaining"]), (&json!("active"), &json!(7)));
     assert_eq!(world.call("SELECT get_team('new')::text", &[]).await.done()["credits"], team["credits"]);
-    let ledger = world.call("SELECT list_transactions('new', 10, 0)::text", &[]).await.done();
+    let ledger = world.call("SELECT list_transactions('new', 10, 0, NULL)::text", &[]).await.done();
     let first = &ledger["transactions"][0];
     assert_eq!(
         (&ledger["total"], &first["transaction_type"], &first["balance_before"], &first["balance_after"]),

@@ -1,0 +1,32 @@
+//! The API's documentation: the OpenAPI document, Swagger UI for it at `/docs`, and Redoc at `/redoc`.
+//!
+//! Everything comes from within the component: the pages load nothing from elsewhere, and their Content-Security-Policy says so.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod file;
+mod pages;
+
+use shared::api::Api;
+use std::sync::LazyLock;
+
+/// The routes of this component.
+pub static API: LazyLock<Api> = LazyLock::new(|| {
+    shared::api![
+        Public: pages::spec,
+        Public: pages::swagger,
+        Public: pages::redoc,
+        Public: pages::asset,
+    ]
+});
+
+#[cfg(target_family = "wasm")]
+#[spin_sdk::http_service]
+async fn handle(request: spin_sdk::http::Request) -> impl spin_sdk::http::IntoResponse {
+    API.answer(request).await
+}

@@ -1,0 +1,51 @@
+//! The two routes.
+
+use axum::response::Response;
+use shared::{
+    api::PathJob,
+    auth::TeamKey,
+    call::{CallBody, CallRequest, Form, NewJobBody, Place, Streaming, relay::stream},
+    change::Change,
+    error::Result,
+    input::RawBody,
+};
+
+/// Make a streamed call
+///
+/// Each event is `data: {json}`: a chunk as OpenAI sends it, `model` replaced by the group's name, with its text also at top level as
+/// `content`. The last but one is a summary with `call_id`, `finish_reason`, `usage` and `metadata`, then `data: [DONE]`. A failure
+/// before the first event is an ordinary error; a later one is `event: error` with `{"error": {"code", "detail"}}` and no `[DONE]`.
+#[utoipa::path(post, path = "/api/jobs/{job_id}/llm-call-stream", tag = "Calls", params(("job_id" = Uuid, Path)),
+    request_body = CallBody, responses((status = 200, body = String, content_type = "text/event-stream"),
+        (status = 402, description = "`budget_exhausted`"), (status = 409, description = "`job_finished`"),
+        (status = 403, description = "`model_group_denied`"), (status = 429, description = "`rate_limited`"),
+        (status = 502, description = "`llm_failed`"),
+        (status = 504, description = "`llm_timeout`")))]
+pub async fn llm_call_stream(
+    key: TeamKey,
+    change: Change,
+    PathJob(job_id): PathJob,
+    RawBody(body): RawBody,
+) -> Result<Response> {
+    let request = CallRequest::parse(&body, Streaming::Always)?;
+    stream(&key, &change, Place::Job(job_id), &request, Form::Own).await
+}
+
+/// Create a job, make its streamed call and complete it
+///
+/// The summary at the end also has the job's `job_id`, `status`, `completed_at` and `costs`. If the call fails, so has the job, and it
+/// costs nothing; a caller who leaves before the end has had what he read, and the job is completed.
+#[utoipa::path(post, path = "/api/jobs/create-and-call-stream", tag = "Calls", request_body = NewJobBody,
+    responses((status = 200, body = String, content_type = "text/event-stream"),
+        (status = 402, description = "`insufficient_credits`, `budget_exhausted`"),
+        (status = 403, description = "`model_group_denied`"), (status = 429, description = "`rate_limited`"),
+        (status = 502, description = "`llm_failed`"),
+        (status = 504, description = "`llm_timeout`")))]
+pub async fn create_and_call_stream(
+    key: TeamKey,
+    change: Change,
+    RawBody(body): RawBody,
+) -> Result<Response> {
+    let (job, request) = CallRequest::parse_with_job(&body, Streaming::Always)?;
+    stream(&key, &change, Place::NewJob(&job), &request, Form::Own).await
+}

@@ -1,0 +1,112 @@
+//! The two routes.
+
+use axum::{Json, response::Response};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use shared::{
+    api::PathJob,
+    auth::TeamKey,
+    call::{Answered, CallBody, CallRequest, NewJobBody, Place, Settled, Streaming, buffered::complete},
+    change::Change,
+    error::Result,
+    input::RawBody,
+    job::{CompletedJob, Costs},
+};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// The model's answer, and what the caller may know about how it came to be.
+#[derive(Serialize, ToSchema)]
+pub struct CallAnswer {
+    call_id: Uuid,
+    /// The model's message with `finish_reason`.
+    #[schema(value_type = Object, example = json!({"role": "assistant", "content": "Hello!", "finish_reason": "stop"}))]
+    response: BTreeMap<String, Box<RawValue>>,
+    metadata: CallMetadata,
+}
+
+/// What the caller may know about how an answer came to be.
+#[derive(Serialize, ToSchema)]
+pub struct CallMetadata {
+    tokens_used: i64,
+    #[schema(value_type = i64)]
+    latency_ms: u128,
+    model_group: String,
+}
+
+fn metadata(answered: &Answered) -> CallMetadata {
+    CallMetadata {
+        tokens_used: answered.usage.total_tokens,
+        latency_ms: answered.latency_ms,
+        model_group: answered.model_group.clone(),
+    }
+}
+
+/// Make a call
+///
+/// The group's models are tried in order until one answers.
+#[utoipa::path(post, path = "/api/jobs/{job_id}/llm-call", tag = "Calls", params(("job_id" = Uuid, Path)),
+    request_body = CallBody, responses((status = 200, body = CallAnswer),
+        (status = 402, description = "`budget_exhausted`"), (status = 409, description = "`job_finished`"),
+        (status = 403, description = "`model_group_denied`"), (status = 429, description = "`rate_limited`"),
+        (status = 502, description = "`llm_failed`"),
+        (status = 504, description = "`llm_timeout`")))]
+pub async fn llm_call(
+    key: TeamKey,
+    change: Change,
+    PathJob(job_id): PathJob,
+    RawBody(body): RawBody,
+) -> Result<Response> {
+    let request = CallRequest::parse(&body, Streaming::Never)?;
+    let form = |answered: Answered, _: Settled| {
+        let metadata = metadata(&answered);
+        Ok(Json(CallAnswer { call_id: answered.call_id, response: answered.response()?, metadata }))
+    };
+    complete(&key, &change, Place::Job(job_id), &request, form).await
+}
+
+/// The model's answer, and the job that it was.
+#[derive(Serialize, ToSchema)]
+pub struct JobAnswer {
+    job_id: Uuid,
+    call_id: Uuid,
+    /// `completed`; `in_progress` if the database went away before that could be written, which follows then.
+    status: String,
+    completed_at: Option<String>,
+    /// The model's message with `finish_reason`.
+    #[schema(value_type = Object, example = json!({"role": "assistant", "content": "Hello!", "finish_reason": "stop"}))]
+    response: BTreeMap<String, Box<RawValue>>,
+    metadata: CallMetadata,
+    costs: Option<Costs>,
+}
+
+/// Create a job, make its call and complete it
+///
+/// If the call fails, so has the job, and it costs nothing.
+#[utoipa::path(post, path = "/api/jobs/create-and-call", tag = "Calls", request_body = NewJobBody,
+    responses((status = 200, body = JobAnswer),
+        (status = 402, description = "`insufficient_credits`, `budget_exhausted`"),
+        (status = 403, description = "`model_group_denied`"), (status = 429, description = "`rate_limited`"),
+        (status = 502, description = "`llm_failed`"),
+        (status = 504, description = "`llm_timeout`")))]
+pub async fn create_and_call(key: TeamKey, change: Change, RawBody(body): RawBody) -> Result<Response> {
+    let (job, request) = CallRequest::parse_with_job(&body, Streaming::Never)?;
+    let form = |answered: Answered, settled: Settled| {
+        let ended: Option<CompletedJob> = settled.completion.map(|completion| completion.completion.into());
+        let (status, completed_at, costs) = match ended {
+            Some(job) => (job.status, Some(job.completed_at), Some(job.costs)),
+            None => ("in_progress".into(), None, None),
+        };
+        Ok(Json(JobAnswer {
+            job_id: answered.job_id,
+            call_id: answered.call_id,
+            status,
+            completed_at,
+            response: answered.response()?,
+            metadata: metadata(&answered),
+            costs,
+        }))
+    };
+    complete(&key, &change, Place::NewJob(&job), &request, form).await
+}

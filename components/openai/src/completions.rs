@@ -1,0 +1,105 @@
+//! `/v1/chat/completions`.
+
+use axum::{Json, http::HeaderMap, response::Response};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use shared::{
+    auth::TeamKey,
+    call::{
+        Answered, CallBody, CallRequest, Form, NewJob, Place, Streaming, buffered::complete, relay::stream,
+    },
+    change::{Change, JOB_ID},
+    error::{Code, Error, Result},
+    input::{Metadata, RawBody},
+    openai::{ErrorBody, Usage, id},
+};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// What the job of a call without one is for.
+const JOB_TYPE: &str = "chat.completions";
+
+/// A completion in OpenAI's form.
+#[derive(Serialize, ToSchema)]
+pub struct ChatCompletion {
+    id: String,
+    object: &'static str,
+    created: u64,
+    /// The model group.
+    model: String,
+    choices: [ChatChoice; 1],
+    usage: Usage,
+}
+
+/// The one answer.
+#[derive(Serialize, ToSchema)]
+pub struct ChatChoice {
+    index: u8,
+    #[schema(value_type = Object)]
+    message: BTreeMap<String, Box<RawValue>>,
+    #[schema(value_type = Option<Object>)]
+    logprobs: Option<()>,
+    finish_reason: Option<String>,
+}
+
+/// Create a chat completion
+///
+/// `model` is a model group; without one, the team's default is used. With `stream`, the answer is a stream of chunks. The header `x-job-id`
+/// puts the call into a job of yours; without it, it is a job of its own, which costs what a job costs.
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "OpenAI",
+    params(("x-job-id" = Option<Uuid>, Header, description = "The job that the call belongs to.")),
+    request_body = CallBody,
+    responses(
+        (status = 200, content((ChatCompletion = "application/json"), (String = "text/event-stream"))),
+        (status = 402, body = ErrorBody<'static>, description = "`insufficient_credits`, `budget_exhausted`"),
+        (status = 403, body = ErrorBody<'static>, description = "`model_group_denied`"),
+        (status = 404, body = ErrorBody<'static>, description = "`not_found`"),
+        (status = 409, body = ErrorBody<'static>, description = "`job_finished`"),
+        (status = 429, body = ErrorBody<'static>, description = "`rate_limited`"),
+        (status = 502, body = ErrorBody<'static>, description = "`llm_failed`"),
+        (status = 504, body = ErrorBody<'static>, description = "`llm_timeout`")))]
+pub async fn create(
+    key: TeamKey,
+    change: Change,
+    headers: HeaderMap,
+    RawBody(body): RawBody,
+) -> Result<Response> {
+    let request = CallRequest::parse(&body, Streaming::AsAsked)?;
+    let own_job;
+    let place = match headers.get(JOB_ID) {
+        Some(job_id) => Place::Job(
+            job_id
+                .to_str()
+                .ok()
+                .and_then(|id| Uuid::try_parse(id).ok())
+                .ok_or_else(|| Error::new(Code::NotFound, "Job not found"))?,
+        ),
+        None => {
+            let job_type = JOB_TYPE.to_owned().try_into().map_err(Error::internal)?;
+            own_job = NewJob { team_id: None, user_id: None, job_type, metadata: Metadata::default() };
+            Place::NewJob(&own_job)
+        }
+    };
+    if request.streamed {
+        let form = Form::OpenAi { include_usage: request.include_usage };
+        return stream(&key, &change, place, &request, form).await;
+    }
+    complete(&key, &change, place, &request, |answered, _| Ok(Json(completion(answered)))).await
+}
+
+fn completion(answered: Answered) -> ChatCompletion {
+    ChatCompletion {
+        id: id(answered.call_id),
+        object: "chat.completion",
+        created: answered.created,
+        model: answered.model_group,
+        choices: [ChatChoice {
+            index: 0,
+            message: answered.message,
+            logprobs: None,
+            finish_reason: answered.finish_reason,
+        }],
+        usage: answered.usage.into(),
+    }
+}

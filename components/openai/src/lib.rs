@@ -1,0 +1,42 @@
+//! OpenAI's own API, with model groups as models: its SDKs work unchanged, with credits and fallbacks.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod completions;
+mod models;
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use shared::{api::Api, error::Error, openai::ErrorBody};
+use std::sync::LazyLock;
+
+/// The routes of this component.
+pub static API: LazyLock<Api> = LazyLock::new(|| {
+    shared::api![
+        Team: completions::create,
+        Team: models::list,
+        Team: models::get,
+    ]
+});
+
+#[cfg(target_family = "wasm")]
+#[spin_sdk::http_service]
+async fn handle(request: spin_sdk::http::Request) -> impl spin_sdk::http::IntoResponse {
+    API.answer(request).await.map(in_openai_form)
+}
+
+/// The answer, an error in OpenAI's form.
+pub fn in_openai_form(response: Response) -> Response {
+    let Some(error) = response.extensions().get::<Error>() else { return response };
+    let body = Json(ErrorBody::of(error)).into_response().into_body();
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(axum::http::header::CONTENT_LENGTH);
+    Response::from_parts(parts, body)
+}

@@ -1,0 +1,55 @@
+//! What a team's seller should know.
+
+use axum::Json;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use shared::{
+    api::PathSlug,
+    auth::Principal,
+    database::{self, text},
+    error::Result,
+    input::{Page, Query, Slug},
+};
+use utoipa::ToSchema;
+
+/// An alert.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Alert {
+    alert_id: String,
+    /// `credits_80_percent`, `credits_100_percent` or `team_suspended`.
+    kind: String,
+    message: String,
+    #[schema(value_type = Object)]
+    details: Box<RawValue>,
+    created_at: String,
+    /// Where it is sent; `null`: nowhere.
+    webhook_url: Option<String>,
+    delivery_attempts: i64,
+    delivered_at: Option<String>,
+}
+
+/// A page of a team's alerts, newest first.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Alerts {
+    team_id: String,
+    total: i64,
+    alerts: Vec<Alert>,
+}
+
+/// List a team's alerts
+///
+/// Raised when 80 % and 100 % of the credits are used, and when the team is suspended. With a `webhook_url` they are also sent there, at
+/// least once, as `{"alert_id", "team_id", "kind", "message", "details", "created_at"}` with `x-webhook-signature: sha256=<hex>`: the
+/// HMAC-SHA256 of `x-webhook-timestamp`, a dot, and the body.
+#[utoipa::path(get, path = "/api/teams/{team_id}/alerts", tag = "Reports", operation_id = "alerts", params(("team_id" = Slug, Path), Page),
+    responses((status = 200, body = Alerts)))]
+pub async fn list(
+    principal: Principal,
+    PathSlug(team_id): PathSlug,
+    Query(page): Query<Page>,
+) -> Result<Json<Alerts>> {
+    principal.may_see(team_id.as_str())?;
+    let mut parameters = page.parameters();
+    parameters.insert(0, text(team_id));
+    database::call("SELECT list_alerts($1, $2, $3)::text AS answer", parameters).await.map(Json)
+}

@@ -1,0 +1,34 @@
+//! Reports: usage, metrics, alerts, the audit log. All read from what is counted as it happens, so none gets slower as jobs add up.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod alerts;
+mod audit;
+mod metrics;
+mod period;
+mod usage;
+
+use shared::api::Api;
+use std::sync::LazyLock;
+
+/// The routes of this component.
+pub static API: LazyLock<Api> = LazyLock::new(|| {
+    shared::api![
+        AdminOrTeam: usage::team,
+        Admin: usage::organization,
+        AdminOrTeam: alerts::list,
+        Admin: audit::list,
+        Admin: metrics::get,
+    ]
+});
+
+#[cfg(target_family = "wasm")]
+#[spin_sdk::http_service]
+async fn handle(request: spin_sdk::http::Request) -> impl spin_sdk::http::IntoResponse {
+    API.answer(request).await
+}

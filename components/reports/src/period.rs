@@ -1,0 +1,130 @@
+//! Which days a report is about.
+
+use chrono::{Days, Months, NaiveDate, Utc};
+use serde::Deserialize;
+use shared::{
+    error::{Error, Result},
+    input::Format,
+};
+use utoipa::IntoParams;
+
+/// A month, a day, or a range; nothing: this month. Days are in UTC, and a job counts on the day on which it was created.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Asked {
+    /// `2025-10` or `2025-10-13`.
+    #[param(pattern = "^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$", example = "2025-10")]
+    period: Option<String>,
+    /// The first day of a range: `2025-10-01`.
+    #[param(pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$", example = "2025-10-01")]
+    from: Option<String>,
+    /// The last day of a range: `2025-10-31`.
+    #[param(pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$", example = "2025-10-31")]
+    to: Option<String>,
+    /// `csv`: a line for each day and job type.
+    #[serde(default)]
+    #[param(inline)]
+    pub format: Format,
+}
+
+/// Days from one up to, but not with, another.
+pub struct Period {
+    /// As the report names it.
+    pub name: String,
+    /// The first day.
+    pub from: NaiveDate,
+    /// The day after the last.
+    pub until: NaiveDate,
+}
+
+impl Asked {
+    /// The days that are meant.
+    pub fn period(&self) -> Result<Period> {
+        let expected = || Error::invalid("period", "expected a month like 2025-10 or a day like 2025-10-13");
+        match (&self.period, &self.from, &self.to) {
+            (Some(name), None, None) => named(name).ok_or_else(expected),
+            (None, None, None) => named(&Utc::now().format("%Y-%m").to_string()).ok_or_else(expected),
+            (None, Some(from), Some(to)) => {
+                let (first, last) = (day("from", from)?, day("to", to)?);
+                if first > last {
+                    return Err(Error::invalid("to", "expected a day on or after from"));
+                }
+                let until = last.checked_add_days(Days::new(1)).ok_or_else(expected)?;
+                Ok(Period { name: format!("{from}/{to}"), from: first, until })
+            }
+            (None, Some(_), None) => Err(Error::invalid("to", "required beside from")),
+            (None, None, Some(_)) => Err(Error::invalid("from", "required beside to")),
+            (Some(_), ..) => {
+                Err(Error::invalid("period", "given beside from or to; expected one or the other"))
+            }
+        }
+    }
+}
+
+/// A month or a day.
+fn named(name: &str) -> Option<Period> {
+    let (from, until) = match name.len() {
+        7 => {
+            let first = parsed(&format!("{name}-01"))?;
+            (first, first.checked_add_months(Months::new(1))?)
+        }
+        _ => {
+            let day = parsed(name)?;
+            (day, day.checked_add_days(Days::new(1))?)
+        }
+    };
+    Some(Period { name: name.to_owned(), from, until })
+}
+
+fn day(field: &str, text: &str) -> Result<NaiveDate> {
+    parsed(text).ok_or_else(|| Error::invalid(field, "expected a day like 2025-10-13"))
+}
+
+/// Exactly `YYYY-MM-DD`; chrono alone would also take signs, spaces and single digits.
+fn parsed(text: &str) -> Option<NaiveDate> {
+    let shaped = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    text.parse().ok().filter(|_| shaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(period: Option<&str>, from: Option<&str>, to: Option<&str>) -> Result<String, String> {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        Asked { period: own(period), from: own(from), to: own(to), format: Format::Json }
+            .period()
+            .map(|period| format!("{} {}", period.from, period.until))
+            .map_err(|error| error.detail)
+    }
+
+    #[test]
+    fn a_month_a_day_or_a_range_is_understood() {
+        assert_eq!(asked(Some("2025-12"), None, None).unwrap(), "2025-12-01 2026-01-01");
+        assert_eq!(asked(Some("2024-02-29"), None, None).unwrap(), "2024-02-29 2024-03-01");
+        assert_eq!(asked(None, Some("2025-10-01"), Some("2025-10-31")).unwrap(), "2025-10-01 2025-11-01");
+        assert!(asked(None, None, None).is_ok());
+    }
+
+    #[test]
+    fn anything_else_is_refused_by_the_name_of_its_field() {
+        for text in [
+            "2025",
+            "2025-13",
+            "2025-1",
+            "2025-02-30",
+            "%",
+            "2025-10-1x",
+            "+025-10-01",
+            "2025-10-13T00:00:00Z",
+            "",
+        ] {
+            assert!(asked(Some(text), None, None).unwrap_err().starts_with("period: "), "{text}");
+        }
+        assert_eq!(asked(None, Some("2025-10-01"), None).unwrap_err(), "to: required beside from");
+        assert_eq!(asked(None, None, Some("2025-10-01")).unwrap_err(), "from: required beside to");
+        assert!(asked(None, Some("2025-10-02"), Some("2025-10-01")).unwrap_err().starts_with("to: "));
+        assert!(asked(Some("2025-10"), Some("2025-10-02"), None).unwrap_err().starts_with("period: "));
+    }
+}

@@ -1,0 +1,258 @@
+//! The values that teams are made of.
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::value::RawValue;
+use shared::{input::integer, money::Usd};
+use utoipa::ToSchema;
+
+/// `hard` or `soft`; `hard_limit` and `soft_limit` are accepted.
+#[derive(Deserialize, Serialize, Default, Clone, Copy, PartialEq, ToSchema)]
+#[serde(try_from = "String", rename_all = "lowercase")]
+#[schema(example = "hard")]
+pub enum BudgetMode {
+    /// No credit, no job.
+    #[default]
+    Hard,
+    /// Work goes on below zero.
+    Soft,
+}
+
+impl TryFrom<String> for BudgetMode {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "hard" | "hard_limit" => Ok(Self::Hard),
+            "soft" | "soft_limit" => Ok(Self::Soft),
+            _ => Err("expected hard or soft"),
+        }
+    }
+}
+
+/// How many credits a job costs.
+#[derive(Deserialize, Serialize, Default, Clone, Copy, PartialEq, ToSchema)]
+#[serde(try_from = "String", rename_all = "snake_case")]
+#[schema(example = "job_based")]
+pub enum BillingMode {
+    /// One.
+    #[default]
+    JobBased,
+    /// By what LiteLLM charged for its calls, and at least one.
+    ConsumptionUsd,
+    /// By the tokens of its calls, and at least one.
+    ConsumptionTokens,
+}
+
+impl TryFrom<String> for BillingMode {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "job_based" => Ok(Self::JobBased),
+            "consumption_usd" => Ok(Self::ConsumptionUsd),
+            "consumption_tokens" => Ok(Self::ConsumptionTokens),
+            _ => Err("expected one of job_based, consumption_usd, consumption_tokens"),
+        }
+    }
+}
+
+/// `1h`, `24h`, `7d`, `30d`, `1mo`: what LiteLLM takes. Of months it takes more than one only when the year has them left.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, pattern = "^([1-9][0-9]{0,3}[smhdw]|1mo)$", example = "30d")]
+pub struct BudgetDuration(String);
+
+impl TryFrom<String> for BudgetDuration {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+        let number = text.strip_suffix(unit).and_then(|number| number.parse::<u16>().ok());
+        match (number, unit) {
+            (Some(1..), "s" | "m" | "h" | "d" | "w") | (Some(1), "mo") => Ok(Self(text)),
+            _ => Err("expected a number from 1 to 65535 and s, m, h, d or w, like 30d, or 1mo"),
+        }
+    }
+}
+
+/// The highest amount of US dollars that is taken.
+const MAX_USD: Decimal = Decimal::from_parts(1_000_000_000, 0, 0, false, 0);
+
+/// A decimal number with at most ten digits after the point.
+fn decimal<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    min: Decimal,
+    max: Decimal,
+) -> Result<Decimal, D::Error> {
+    bounded(Box::<RawValue>::deserialize(deserializer)?.get(), min, max)
+}
+
+fn bounded<E: serde::de::Error>(text: &str, min: Decimal, max: Decimal) -> Result<Decimal, E> {
+    Usd::parse(text)
+        .map(|Usd(number)| number)
+        .filter(|number| (min..=max).contains(number) && number.normalize().scale() <= 10)
+        .ok_or_else(|| E::custom(format!("expected a number from {min} to {max} with at most 10 decimals")))
+}
+
+/// US dollars, 0 to 1,000,000,000.
+#[derive(Clone, Copy, ToSchema)]
+#[schema(value_type = f64, minimum = 0, maximum = 1_000_000_000, example = 25)]
+pub struct Budget(pub Usd);
+
+impl<'de> Deserialize<'de> for Budget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        decimal(deserializer, Decimal::ZERO, MAX_USD).map(|amount| Self(Usd(amount)))
+    }
+}
+
+impl Serialize for Budget {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+/// Credits for one US dollar, above 0.
+#[derive(Clone, Copy, ToSchema)]
+#[schema(value_type = f64, minimum = 0.0001, maximum = 1_000_000, example = 10)]
+pub struct Rate(pub Usd);
+
+impl Rate {
+    /// What a team has that says nothing.
+    pub const DEFAULT: Rate = Rate(Usd(Decimal::TEN));
+}
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        decimal(deserializer, Decimal::new(1, 4), Decimal::from(1_000_000)).map(|rate| Self(Usd(rate)))
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+/// A limit of requests or tokens.
+#[derive(Serialize, Clone, Copy, ToSchema)]
+#[schema(value_type = i64, minimum = 1, maximum = 1_000_000_000, example = 100)]
+pub struct Limit(pub i64);
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        integer(deserializer, 1, 1_000_000_000).map(Self)
+    }
+}
+
+/// Where alerts are sent.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, pattern = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,4})?(/[A-Za-z0-9._~%/-]{0,1000})?$", example = "https://hooks.example.com/llm-jobs")]
+pub struct WebhookUrl(String);
+
+impl TryFrom<String> for WebhookUrl {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let url: Option<axum::http::Uri> = text.parse().ok();
+        let fits = url.is_some_and(|url| {
+            matches!(url.scheme_str(), Some("http" | "https"))
+                && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+        });
+        if fits && text.len() <= 2000 {
+            Ok(Self(text))
+        } else {
+            Err("expected a URL with http or https, without credentials")
+        }
+    }
+}
+
+/// What the customer is charged beside the credits, for each job that is charged a credit.
+///
+/// `flat`: a price a job. `markup`: what its calls cost, and so many percent more. `tiered`: a price by how many jobs of the calendar
+/// month were charged before.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"mode": "flat", "price_per_job_usd": "0.50"}))]
+pub struct Pricing {
+    mode: PricingMode,
+    /// For `flat`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price_per_job_usd: Option<Price>,
+    /// For `markup`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    markup_percent: Option<Price>,
+    /// For `tiered`: ascending, the last one without end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tiers: Option<Vec<Tier>>,
+}
+
+/// How the price of a job is found.
+#[derive(Serialize, Deserialize, Clone, Copy, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum PricingMode {
+    Flat,
+    Markup,
+    Tiered,
+}
+
+/// A decimal number, 0 to 1,000,000,000, as a string or a number.
+#[derive(Clone, Copy, ToSchema)]
+#[schema(value_type = String, pattern = r"^[0-9]{1,9}(\.[0-9]{1,10})?$", example = "0.50")]
+struct Price(Decimal);
+
+impl<'de> Deserialize<'de> for Price {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let text = raw.get();
+        let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+        bounded(text, Decimal::ZERO, MAX_USD).map(Self)
+    }
+}
+
+impl Serialize for Price {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.to_string().serialize(serializer)
+    }
+}
+
+/// A price up to a number of jobs.
+#[derive(Serialize, Deserialize, Clone, Copy, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Tier {
+    /// The last job of the month with this price; `null`: without end.
+    up_to: Option<Limit>,
+    price_per_job_usd: Price,
+}
+
+impl<'de> Deserialize<'de> for Pricing {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Fields {
+            mode: PricingMode,
+            price_per_job_usd: Option<Price>,
+            markup_percent: Option<Price>,
+            tiers: Option<Vec<Tier>>,
+        }
+        let Fields { mode, price_per_job_usd, markup_percent, tiers } = Fields::deserialize(deserializer)?;
+        let fits = match (mode, price_per_job_usd, markup_percent, tiers.as_deref()) {
+            (PricingMode::Flat, Some(_), None, None) | (PricingMode::Markup, None, Some(_), None) => true,
+            (PricingMode::Tiered, None, None, Some(tiers)) => ascending(tiers),
+            _ => false,
+        };
+        if !fits {
+            return Err(D::Error::custom(
+                "expected mode flat with price_per_job_usd, mode markup with markup_percent, or mode tiered with tiers: \
+                 1 to 50 of {up_to, price_per_job_usd}, up_to ascending and null in the last",
+            ));
+        }
+        Ok(Self { mode, price_per_job_usd, markup_percent, tiers })
+    }
+}
+
+fn ascending(tiers: &[Tier]) -> bool {
+    let Some((last, others)) = tiers.split_last() else { return false };
+    let ends: Option<Vec<i64>> = others.iter().map(|tier| tier.up_to.map(|Limit(end)| end)).collect();
+    last.up_to.is_none() && tiers.len() <= 50 && ends.is_some_and(|ends| ends.is_sorted_by(|a, b| a < b))
+}

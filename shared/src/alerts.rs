@@ -1,0 +1,81 @@
+//! Sending alerts to webhooks.
+//!
+//! Guarantees: each alert of a team with a webhook is delivered at least once, while somebody uses or maintains the application: it is due
+//! until its receiver answers 2xx, at growing intervals, 20 times at most (about four days), and survives whoever was sending it. It
+//! carries its id, so that a receiver can tell a repeat, and a signature.
+//!
+//! `x-webhook-signature: sha256=<hex>` is the HMAC-SHA256, with the variable `webhook_secret`, of `x-webhook-timestamp`, a dot, and the
+//! body.
+
+use crate::{
+    database::{self, uuid},
+    error::Result,
+    litellm::within,
+    settings,
+};
+use axum::http::{self, Method, header};
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http_body_util::Full;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::Sha256;
+use spin_sdk::wasip3::spawn;
+use std::time::{Duration, SystemTime};
+use uuid::Uuid;
+
+/// How long a receiver may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Deserialize)]
+struct Due {
+    alert_id: Uuid,
+    url: String,
+    body: Box<RawValue>,
+}
+
+/// Sends what is due, in the background. Without a `webhook_secret` nothing is sent.
+pub fn deliver() {
+    spawn(async {
+        if let Err(error) = deliver_due().await {
+            error.log("delivering alerts");
+        }
+    });
+}
+
+async fn deliver_due() -> Result<()> {
+    let secret = settings::text("webhook_secret").await?;
+    if secret.is_empty() {
+        return Ok(());
+    }
+    let due: Vec<Due> = database::call("SELECT take_alerts(NULL)::text AS answer", vec![]).await?;
+    for alert in due {
+        // What does not arrive is due again later.
+        if send(&secret, &alert).await == Some(true) {
+            let statement = "SELECT alert_delivered($1)::text AS answer";
+            database::call::<bool>(statement, vec![uuid(alert.alert_id)]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the receiver took it; `None`: it could not be asked.
+async fn send(secret: &str, alert: &Due) -> Option<bool> {
+    let timestamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    let body = alert.body.get();
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()?;
+    mac.update(format!("{timestamp}.{body}").as_bytes());
+    let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let request = http::Request::builder()
+        .method(Method::POST)
+        .uri(&alert.url)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_LENGTH, body.len())
+        .header("x-webhook-id", alert.alert_id.to_string())
+        .header("x-webhook-timestamp", timestamp)
+        .header("x-webhook-signature", format!("sha256={signature}"))
+        .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+        .ok()?;
+    let answer = within(LIMIT, spin_sdk::http::send(request)).await?.ok()?;
+    Some(answer.status().is_success())
+}

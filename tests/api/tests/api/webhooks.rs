@@ -1,0 +1,304 @@
+//! Webhooks: each alert is sent at least once, signed, and nobody waits for it.
+
+use crate::{
+    alerts::{kinds, listed, suspend, use_up},
+    fixtures::{assert_time, sql},
+};
+use api_tests::{Options, Team, TestApp};
+use hmac::{Hmac, KeyInit, Mac};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use sha2::Sha256;
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::net::TcpListener;
+
+const SECRET: &str = "a webhook's secret";
+
+/// What a receiver got.
+#[derive(Clone, Debug)]
+struct Delivery {
+    headers: hyper::HeaderMap,
+    body: String,
+}
+
+impl Delivery {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name}")).to_str().expect("text")
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect("JSON")
+    }
+
+    /// Fails the test unless the signature is that of the timestamp, a dot, and the body.
+    fn verify(&self, secret: &str) {
+        let timestamp = self.header("x-webhook-timestamp");
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
+        mac.update(format!("{timestamp}.{}", self.body).as_bytes());
+        let expected: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(self.header("x-webhook-signature"), format!("sha256={expected}"));
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_secs();
+        assert!(timestamp.parse::<u64>().is_ok_and(|sent| now.abs_diff(sent) < 60), "{timestamp}");
+    }
+}
+
+/// Somebody whom webhooks reach. Answers with the statuses that are left in its list, then with 204.
+struct Receiver {
+    url: String,
+    desk: Arc<Desk>,
+}
+
+/// What a receiver and its server share.
+#[derive(Default)]
+struct Desk {
+    got: Mutex<Vec<Delivery>>,
+    statuses: Mutex<Vec<u16>>,
+    /// How long it takes to answer.
+    delay: Duration,
+}
+
+impl Receiver {
+    async fn start() -> Self {
+        Self::slow(Duration::ZERO).await
+    }
+
+    /// One that takes so long to answer.
+    async fn slow(delay: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/hooks/alerts", listener.local_addr().expect("an address"));
+        let desk = Arc::new(Desk { delay, ..Desk::default() });
+        let shared = Arc::clone(&desk);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let desk = Arc::clone(&shared);
+                let service = service_fn(move |request| answer(request, Arc::clone(&desk)));
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        Self { url, desk }
+    }
+
+    fn got(&self) -> Vec<Delivery> {
+        self.desk.got.lock().expect("deliveries").clone()
+    }
+
+    /// Waits until it got so many, and then a moment for any more.
+    async fn got_just(&self, count: usize) -> Vec<Delivery> {
+        let started = Instant::now();
+        while self.got().len() < count && started.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let got = self.got();
+        assert_eq!(got.len(), count, "{got:#?}");
+        got
+    }
+}
+
+async fn answer(request: Request<Incoming>, desk: Arc<Desk>) -> Result<Response<Full<Bytes>>, Infallible> {
+    assert_eq!((request.method().as_str(), request.uri().path()), ("POST", "/hooks/alerts"));
+    let headers = request.headers().clone();
+    let body = request.into_body().collect().await.expect("a body").to_bytes();
+    let body = String::from_utf8(body.into()).expect("text");
+    desk.got.lock().expect("deliveries").push(Delivery { headers, body });
+    tokio::time::sleep(desk.delay).await;
+    let status = desk.statuses.lock().expect("statuses").pop().unwrap_or(204);
+    Ok(Response::builder().status(status).body(Full::default()).expect("an answer"))
+}
+
+/// An application that sends webhooks to this machine, signed with [`SECRET`].
+async fn sending() -> TestApp {
+    let variables =
+        vec![("webhook_secret", SECRET.to_owned()), ("webhook_hosts", "http://127.0.0.1:*".to_owned())];
+    TestApp::start_with(Options { variables, ..Options::default() }).await
+}
+
+async fn listening_team(app: &TestApp, receiver: &Receiver, credits: i64) -> Team {
+    app.team_with(json!({"credits_allocated": credits, "webhook_url": receiver.url})).await
+}
+
+/// Makes everything that did not arrive due again, and lets upkeep send it.
+async fn retry(app: &TestApp) {
+    sql(app, "UPDATE alerts SET next_attempt_at = now() - interval '1 second'").await;
+    app.admin().post("/api/jobs/expire", json!({})).await.ok();
+}
+
+#[tokio::test]
+async fn a_webhook_gets_each_alert_once_with_its_id_and_a_signature() {
+    let (app, receiver) = (sending().await, Receiver::start().await);
+    let team = listening_team(&app, &receiver, 5).await;
+    use_up(&team, 5).await;
+    suspend(&app, &team).await.ok();
+
+    let mut got = receiver.got_just(3).await;
+
+    got.sort_by_key(|delivery| delivery.json()["alert_id"].as_str().map(str::to_owned));
+    let mut alerts = listed(&app, &team).await;
+    alerts.reverse();
+    for (delivery, alert) in got.iter().zip(&alerts) {
+        delivery.verify(SECRET);
+        assert_eq!(delivery.header("content-type"), "application/json");
+        let body = delivery.json();
+        assert_eq!(delivery.header("x-webhook-id"), body["alert_id"].as_str().expect("an id"));
+        assert_eq!(body["team_id"], json!(team.id));
+        for member in ["alert_id", "kind", "message", "details", "created_at"] {
+            assert_eq!(body[member], alert[member], "{member}");
+        }
+        assert_eq!(body.as_object().map(serde_json::Map::len), Some(6), "{body}");
+        assert_eq!((&alert["webhook_url"], &alert["delivery_attempts"]), (&json!(receiver.url), &json!(1)));
+        assert_time(&alert["delivered_at"]);
+    }
+    retry(&app).await;
+    receiver.got_just(3).await;
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn an_alert_that_was_not_taken_is_sent_again_until_it_is() {
+    let (app, receiver) = (sending().await, Receiver::start().await);
+    let team = listening_team(&app, &receiver, 5).await;
+    *receiver.desk.statuses.lock().expect("statuses") = vec![302, 404, 500];
+    suspend(&app, &team).await.ok();
+    receiver.got_just(1).await;
+    app.admin().post("/api/jobs/expire", json!({})).await.ok();
+    receiver.got_just(1).await;
+    let alert = listed(&app, &team).await.remove(0);
+    assert_eq!((&alert["delivery_attempts"], &alert["delivered_at"]), (&json!(1), &Value::Null));
+    for attempts in 2..=4 {
+        retry(&app).await;
+        let got = receiver.got_just(attempts).await;
+        got[attempts - 1].verify(SECRET);
+        assert_eq!(got[attempts - 1].body, got[0].body);
+    }
+    let alert = listed(&app, &team).await.remove(0);
+    assert_eq!(alert["delivery_attempts"], 4);
+    assert_time(&alert["delivered_at"]);
+    retry(&app).await;
+    receiver.got_just(4).await;
+}
+
+#[tokio::test]
+async fn without_a_secret_nothing_is_sent() {
+    let variables = vec![("webhook_hosts", "http://127.0.0.1:*".to_owned())];
+    let app = TestApp::start_with(Options { variables, ..Options::default() }).await;
+    let receiver = Receiver::start().await;
+    let team = listening_team(&app, &receiver, 5).await;
+    use_up(&team, 5).await;
+    suspend(&app, &team).await.ok();
+    retry(&app).await;
+    receiver.got_just(0).await;
+    assert_eq!(kinds(&app, &team).await.len(), 3, "they are listed all the same");
+}
+
+#[tokio::test]
+async fn a_webhook_that_the_deployment_does_not_allow_is_never_reached() {
+    let receiver = Receiver::start().await;
+    // The default allows HTTPS only.
+    let variables = vec![("webhook_secret", SECRET.to_owned())];
+    let app = TestApp::start_with(Options { variables, ..Options::default() }).await;
+    let team = listening_team(&app, &receiver, 1).await;
+    use_up(&team, 1).await;
+    retry(&app).await;
+    receiver.got_just(0).await;
+    assert!(listed(&app, &team).await.iter().all(|alert| alert["delivered_at"].is_null()));
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_receiver_that_takes_its_time() {
+    let (app, receiver) = (sending().await, Receiver::slow(Duration::from_secs(4)).await);
+    let team = listening_team(&app, &receiver, 1).await;
+    let job = team.job().await;
+    let started = Instant::now();
+    team.complete(&job, "completed").await.ok();
+    suspend(&app, &team).await.ok();
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    receiver.got_just(3).await;
+}
+
+#[tokio::test]
+async fn an_alert_goes_where_its_team_wanted_it_when_it_was_raised_and_other_teams_hear_nothing() {
+    let (app, receiver, other) = (sending().await, Receiver::start().await, Receiver::start().await);
+    let team = listening_team(&app, &receiver, 10).await;
+    let silent = app.team(1).await;
+    use_up(&silent, 1).await;
+    use_up(&team, 8).await;
+    receiver.got_just(1).await;
+    let path = format!("/api/teams/{}", team.id);
+    app.admin().put(&path, json!({"webhook_url": other.url})).await.ok();
+    use_up(&team, 2).await;
+    assert_eq!(other.got_just(1).await[0].json()["kind"], "credits_100_percent");
+    app.admin().put(&path, json!({"webhook_url": null})).await.ok();
+    suspend(&app, &team).await.ok();
+    retry(&app).await;
+    receiver.got_just(1).await;
+    other.got_just(1).await;
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_webhook_is_an_http_address_without_credentials() {
+    let app = TestApp::start().await;
+    let team = app.team(1).await;
+    for url in [
+        "",
+        "hooks.example.com",
+        "ftp://example.com",
+        "file:///etc/passwd",
+        "http://",
+        "http://a:b@example.com/",
+        "javascript:1",
+    ] {
+        let answer = app.admin().put(&format!("/api/teams/{}", team.id), json!({"webhook_url": url})).await;
+        let named = answer.body["detail"].as_str().is_some_and(|detail| detail.starts_with("webhook_url: "));
+        assert!(answer.status == 400 && named, "{url}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn upkeep_sends_what_jobs_of_one_call_have_raised() {
+    let (app, receiver) = (sending().await, Receiver::start().await);
+    let team = listening_team(&app, &receiver, 5).await;
+    for _ in 0..5 {
+        let body = json!({"messages": [{"role": "user", "content": "hello"}]});
+        team.client.post("/v1/chat/completions", body).await.ok();
+    }
+    retry(&app).await;
+    let mut sent: Vec<Value> =
+        receiver.got_just(2).await.iter().map(|got| got.json()["kind"].clone()).collect();
+    sent.sort_by_key(Value::to_string);
+    assert_eq!(sent, ["credits_100_percent", "credits_80_percent"]);
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_was_away_for_long_gets_all_that_it_missed() {
+    let (app, receiver) = (sending().await, Receiver::start().await);
+    let team = listening_team(&app, &receiver, 5).await;
+    sql(&app, "UPDATE teams SET webhook_url = 'http://127.0.0.1:9/'").await;
+    for _ in 0..25 {
+        suspend(&app, &team).await.ok();
+        app.admin().put(&format!("/api/teams/{}/resume", team.id), json!({})).await.ok();
+    }
+    sql(&app, &format!("UPDATE alerts SET webhook_url = '{}'", receiver.url)).await;
+    let started = Instant::now();
+    while receiver.got().len() < 25 && started.elapsed() < Duration::from_secs(15) {
+        retry(&app).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let ids: std::collections::BTreeSet<String> =
+        receiver.got().iter().map(|got| got.header("x-webhook-id").to_owned()).collect();
+    assert_eq!(ids.len(), 25);
+    assert!(listed(&app, &team).await.iter().all(|alert| alert["delivered_at"].is_string()));
+}

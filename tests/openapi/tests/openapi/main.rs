@@ -1,0 +1,5 @@
+//! That the documentation is complete, says what the code says, and is about what `spin.toml` routes.
+
+mod committed;
+mod document;
+mod routing;
