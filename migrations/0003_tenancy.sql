@@ -743,8 +743,9 @@ BEGIN
     RETURN changed_team(p_team_id);
 END $$;
 
--- The team goes out of sight with its keys, and what it has open is cancelled; its ledger and what it used stay, and its id stays taken.
--- Until LiteLLM is known to have deleted it, too (`litellm_told`), the same request again goes on where this one ended.
+-- The team goes out of sight with its keys; its ledger and what it used stay, and its id stays taken. What it has open is cancelled by
+-- `cancel_open_jobs` then, when nothing new can be opened any more. Until LiteLLM is known to have deleted it, too (`litellm_told`), the
+-- same request again goes on where this one ended.
 CREATE FUNCTION delete_team(p_team_id text) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_row teams;
@@ -754,25 +755,35 @@ BEGIN
     IF NOT FOUND OR v_row.status = 'creating' OR (v_row.status = 'deleted' AND NOT litellm_is_behind(v_row)) THEN
         PERFORM fail('LJ006', format('Team ''%s'' not found', p_team_id));
     END IF;
+    PERFORM FROM virtual_keys WHERE team_id = p_team_id ORDER BY key_id FOR NO KEY UPDATE;
     WITH revoked AS (
         UPDATE virtual_keys SET revoked_at = least(revoked_at, now()) WHERE team_id = p_team_id AND key_hash IS NOT NULL
         RETURNING key_hash)
     SELECT coalesce(json_agg(encode(key_hash, 'hex')), '[]') INTO v_hashes FROM revoked;
-    -- The jobs before the account, as everywhere.
-    PERFORM FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress') ORDER BY job_id FOR NO KEY UPDATE;
-    PERFORM sweep_team(p_team_id);
-    UPDATE credit_accounts SET refill_due = NULL WHERE team_id = p_team_id;
-    PERFORM complete_job(NULL, job_id, 'cancelled', '{}', 'The team was deleted')
-    FROM (SELECT job_id FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
-          -- What somebody completes at this moment needs no cancelling.
-          ORDER BY job_id FOR NO KEY UPDATE SKIP LOCKED) AS open_jobs;
-    DELETE FROM team_model_groups WHERE team_id = p_team_id;
-    DELETE FROM team_access_groups WHERE team_id = p_team_id;
     UPDATE teams SET status = 'deleted', updated_at = now(), default_model_group_id = NULL,
                      litellm_version = litellm_version + (status <> 'deleted')::integer
     WHERE team_id = p_team_id RETURNING * INTO v_row;
+    DELETE FROM team_model_groups WHERE team_id = p_team_id;
+    DELETE FROM team_access_groups WHERE team_id = p_team_id;
     RETURN json_build_object(
         'team_id', p_team_id, 'marker', v_row.litellm_marker, 'key_hashes', v_hashes, 'version', v_row.litellm_version);
+END $$;
+
+-- Cancels all that a deleted team has open, and ends its refills. Answers how many jobs that were.
+CREATE FUNCTION cancel_open_jobs(p_team_id text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_cancelled bigint;
+BEGIN
+    -- The jobs before the account, as everywhere.
+    PERFORM FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress') ORDER BY job_id FOR NO KEY UPDATE;
+    PERFORM sweep_team(p_team_id);
+    -- Waits for whoever still creates a job.
+    UPDATE credit_accounts SET refill_due = NULL WHERE team_id = p_team_id;
+    SELECT count(complete_job(NULL, job_id, 'cancelled', '{}', 'The team was deleted')) INTO v_cancelled
+    FROM (SELECT job_id FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
+          -- One that was only just created can be in nobody's hands but those of who completes it at this moment.
+          ORDER BY job_id FOR NO KEY UPDATE SKIP LOCKED) AS open_jobs;
+    RETURN v_cancelled;
 END $$;
 
 -- Keys

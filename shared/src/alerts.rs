@@ -1,8 +1,12 @@
 //! Sending alerts to webhooks.
 //!
-//! Guarantees: each alert of a team with a webhook is delivered at least once, while somebody uses or maintains the application: it is due
-//! until its receiver answers 2xx, at growing intervals, 20 times at most (about four days), and survives whoever was sending it. It
-//! carries its id, so that a receiver can tell a repeat, and a signature.
+//! Guarantees: each alert of a team with a webhook is delivered at least once: it is due until its receiver answers 2xx, at growing
+//! intervals, 20 times at most (about four days), and survives whoever was sending it. It carries its id, so that a receiver can tell a
+//! repeat, and a signature.
+//!
+//! Left to others: the time. What is due is sent after a job is completed, credits are corrected or a team is suspended, and by
+//! `POST /api/jobs/expire`, which a timer should send. The components that make calls reach nothing but the database and LiteLLM, so what
+//! their jobs of one call raise waits for one of these.
 //!
 //! `x-webhook-signature: sha256=<hex>` is the HMAC-SHA256, with the variable `webhook_secret`, of `x-webhook-timestamp`, a dot, and the
 //! body.

@@ -1,11 +1,13 @@
 //! Which days a report is about.
 
-use chrono::{Days, Months, NaiveDate, Utc};
+use chrono::{Datelike, Days, Months, NaiveDate, Utc};
 use serde::Deserialize;
 use shared::{
+    database::text,
     error::{Error, Result},
     input::Format,
 };
+use spin_sdk::pg::ParameterValue;
 use utoipa::IntoParams;
 
 /// A month, a day, or a range; nothing: this month. Days are in UTC, and a job counts on the day on which it was created.
@@ -32,10 +34,16 @@ pub struct Asked {
 pub struct Period {
     /// As the report names it.
     pub name: String,
-    /// The first day.
-    pub from: NaiveDate,
-    /// The day after the last.
-    pub until: NaiveDate,
+    from: NaiveDate,
+    until: NaiveDate,
+}
+
+impl Period {
+    /// Its first day and the day after its last, as parameters of a statement.
+    pub fn parameters(&self) -> [ParameterValue; 2] {
+        // Of what comes after the year 9999 PostgreSQL reads the digits, but no sign.
+        [self.from, self.until].map(|day| text(day.to_string().trim_start_matches('+')))
+    }
 }
 
 impl Asked {
@@ -81,10 +89,10 @@ fn day(field: &str, text: &str) -> Result<NaiveDate> {
     parsed(text).ok_or_else(|| Error::invalid(field, "expected a day like 2025-10-13"))
 }
 
-/// Exactly `YYYY-MM-DD`; chrono alone would also take signs, spaces and single digits.
+/// Exactly `YYYY-MM-DD`; chrono alone would also take signs, spaces and single digits. PostgreSQL has no year 0.
 fn parsed(text: &str) -> Option<NaiveDate> {
     let shaped = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-    text.parse().ok().filter(|_| shaped)
+    text.parse().ok().filter(|day: &NaiveDate| shaped && day.year() > 0)
 }
 
 #[cfg(test)]
@@ -118,6 +126,7 @@ mod tests {
             "2025-10-1x",
             "+025-10-01",
             "2025-10-13T00:00:00Z",
+            "0000-12",
             "",
         ] {
             assert!(asked(Some(text), None, None).unwrap_err().starts_with("period: "), "{text}");

@@ -138,12 +138,9 @@ pub async fn team(
     if asked.format == Format::Csv {
         return table(None, Some(&team_id), &period, principal.team_id().is_none()).await;
     }
-    let parameters = vec![
-        text(&team_id),
-        text(period.from),
-        text(period.until),
-        ParameterValue::Boolean(principal.team_id().is_none()),
-    ];
+    let [from, until] = period.parameters();
+    let parameters =
+        vec![text(&team_id), from, until, ParameterValue::Boolean(principal.team_id().is_none())];
     let statement = "SELECT team_usage($1, $2::text::date, $3::text::date, $4)::text AS answer";
     let Answer { usage, remaining_budget } = database::call(statement, parameters).await?;
     let usage = TeamUsage {
@@ -170,7 +167,8 @@ pub async fn organization(PathSlug(id): PathSlug, Query(asked): Query<Asked>) ->
     if asked.format == Format::Csv {
         return table(Some(&id), None, &period, true).await;
     }
-    let parameters = vec![text(&id), text(period.from), text(period.until)];
+    let [from, until] = period.parameters();
+    let parameters = vec![text(&id), from, until];
     let statement = "SELECT organization_usage($1, $2::text::date, $3::text::date)::text AS answer";
     let Answer { usage, teams } = database::call(statement, parameters).await?;
     let teams = teams.into_iter().map(|(team_id, usage)| {
@@ -209,8 +207,8 @@ async fn table(
         cost_usd: Usd,
         revenue_usd: Usd,
     }
-    let parameters =
-        vec![optional_text(organization_id), optional_text(team_id), text(period.from), text(period.until)];
+    let [from, until] = period.parameters();
+    let parameters = vec![optional_text(organization_id), optional_text(team_id), from, until];
     let statement = "SELECT usage_rows($1, $2, $3::text::date, $4::text::date)::text AS answer";
     let rows: Vec<Row> = database::call(statement, parameters).await?;
     let columns = [

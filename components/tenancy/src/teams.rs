@@ -194,6 +194,7 @@ pub async fn delete(change: Change, PathSlug(team_id): PathSlug) -> Result<Json<
     let Gone { marker, key_hashes, version } =
         change.run(change!("delete_team($2)"), vec![text(&team_id)]).await?;
     auth::forget(&key_hashes).await;
+    database::call::<i64>("SELECT cancel_open_jobs($1)::text AS answer", vec![text(&team_id)]).await?;
     admin::delete_team(team_id.as_str(), marker).await?;
     told(team_id.as_str(), version, &key_hashes).await?;
     Ok(Json(DeletedTeam { team_id: team_id.to_string(), deleted: true }))

@@ -259,9 +259,11 @@ impl Session {
         self.call("SELECT update_team($1, $2)::text", &[&team, &Json(fields)]).await
     }
 
-    /// `delete_team`.
+    /// `delete_team`, and `cancel_open_jobs` after it, as the API has it.
     pub async fn delete_team(&self, team: &str) -> Answer {
-        self.call("SELECT delete_team($1)::text", &[&team]).await
+        let deleted = self.call("SELECT delete_team($1)::text", &[&team]).await?;
+        self.call("SELECT cancel_open_jobs($1)::text", &[&team]).await?;
+        Ok(deleted)
     }
 
     /// `begin_key` and `activate_key`: a new key in place of this one, which works for some seconds more. Answers the new key's id.

@@ -214,9 +214,8 @@ async fn whatever_happens_while_a_team_is_deleted_nothing_of_it_stays_open() {
     let app = TestApp::start().await;
     for _ in 0..4 {
         let team = app.team(50).await;
-        let other_key = async {
-            app.admin().post(&format!("/api/teams/{}/keys/create", team.id), json!({})).await
-        };
+        let other_key =
+            async { app.admin().post(&format!("/api/teams/{}/keys/create", team.id), json!({})).await };
         let work = (0..6).map(|_| {
             let team = team.clone();
             async move {

@@ -140,27 +140,6 @@ async fn metadata_does_not_grow_beyond_its_limit_bit_by_bit() {
 }
 
 #[tokio::test]
-async fn nor_does_it_when_the_job_is_completed() {
-    let app = TestApp::start().await;
-    let team = app.team(1).await;
-    let job = team.job().await;
-    merge(&team.client, &job, json!({"a": "x".repeat(10_000)})).await.ok();
-    let end = |metadata: Value| {
-        let body = json!({"status": "completed", "metadata": metadata});
-        let path = format!("/api/jobs/{job}/complete");
-        let client = team.client.clone();
-        async move { client.post(&path, body).await }
-    };
-    let refused = end(json!({"b": "x".repeat(10_000)})).await;
-    assert_eq!((refused.status.as_u16(), &refused.body["code"]), (400, &json!("invalid_request")));
-    let read = team.read(&job).await;
-    assert_eq!((&read["status"], &read["metadata"]["b"]), (&json!("pending"), &Value::Null));
-    end(json!({"b": "fits"})).await.ok();
-    assert_eq!(team.read(&job).await["metadata"]["b"], "fits");
-    app.check_invariants().await;
-}
-
-#[tokio::test]
 async fn the_metadata_of_anothers_job_is_out_of_reach() {
     let app = TestApp::start().await;
     let (team, other) = (app.team(1).await, app.team(1).await);
