@@ -13,11 +13,13 @@ mod messages;
 mod outcome;
 pub mod relay;
 mod request;
+mod schema;
 mod settlement;
 
 pub use event::Form;
 pub use outcome::{Answered, Failed, Outcome, Streamed};
-pub use request::{CallBody, CallRequest, NewJob, NewJobBody, Streaming, check_config};
+pub use request::{CallRequest, NewJob, Streaming, check_config};
+pub use schema::{CallBody, NewJobBody};
 pub use settlement::{Settled, Settlement};
 
 use crate::{
@@ -145,6 +147,7 @@ pub async fn open(
     lifetime: Duration,
 ) -> Result<Opened> {
     let started = Instant::now();
+    let messages = messages::Keeping::of(request).await?;
     let limit = Duration::from_secs(settings::parsed("llm_timeout_seconds").await?);
     let deadline =
         limit.saturating_mul(u32::try_from(MAX_MODELS).unwrap_or(u32::MAX)).saturating_add(lifetime);
@@ -196,7 +199,7 @@ pub async fn open(
         attempts: vec![],
         upstream: Duration::ZERO,
         uncertain: false,
-        messages: messages::Keeping::of(request).await?,
+        messages,
     })))
 }
 

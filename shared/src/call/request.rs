@@ -11,22 +11,12 @@ use crate::{
     settings,
 };
 use serde::Deserialize;
-use serde_json::{
-    json,
-    value::{RawValue, to_raw_value},
-};
+use serde_json::value::{RawValue, to_raw_value};
 use spin_sdk::pg::ParameterValue;
-use std::{borrow::Cow, collections::BTreeMap};
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{
-        ArrayBuilder, ObjectBuilder, OneOfBuilder, RefOr, Schema,
-        schema::{AdditionalProperties, SchemaType, Type},
-    },
-};
+use std::collections::BTreeMap;
 
 /// OpenAI's parameters of a chat completion that pass through. `model`, `messages` and `stream` are ours to set.
-const PASSED_THROUGH: &[&str] = &[
+pub(super) const PASSED_THROUGH: &[&str] = &[
     "audio",
     "frequency_penalty",
     "function_call",
@@ -215,123 +205,6 @@ pub fn check_config(config: &BTreeMap<String, Box<RawValue>>) -> Result<()> {
     Ok(())
 }
 
-/// What the documentation says of a call's body.
-pub struct CallBody;
-
-impl CallBody {
-    fn members() -> ObjectBuilder {
-        let some = |example: serde_json::Value| {
-            Schema::from(ObjectBuilder::new().schema_type(SchemaType::AnyValue).examples([example]))
-        };
-        let number = |min: f64, max: f64| {
-            Schema::from(
-                ObjectBuilder::new()
-                    .schema_type(SchemaType::from_iter([Type::Number, Type::Null]))
-                    .minimum(Some(min))
-                    .maximum(Some(max)),
-            )
-        };
-        let whole = |min: i64, max: i64| {
-            Schema::from(
-                ObjectBuilder::new()
-                    .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
-                    .minimum(Some(min))
-                    .maximum(Some(max)),
-            )
-        };
-        let message = ObjectBuilder::new()
-            .schema_type(Type::Object)
-            .description(Some("An OpenAI chat message."))
-            .property("role", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(ROLES)))
-            .property(
-                "content",
-                OneOfBuilder::new().item(ObjectBuilder::new().schema_type(Type::String)).item(
-                    ArrayBuilder::new()
-                        .items(ObjectBuilder::new().schema_type(Type::Object))
-                        .min_items(Some(1)),
-                ),
-            )
-            .required("role")
-            .required("content");
-        let mut body = ObjectBuilder::new()
-            .schema_type(Type::Object)
-            .property("model_group", nullable(Slug::schema()))
-            .property(
-                "model",
-                Schema::from(
-                    ObjectBuilder::new()
-                        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
-                        .description(Some("Another name of `model_group`.")),
-                ),
-            )
-            .property("messages", ArrayBuilder::new().items(message).min_items(Some(1)))
-            .property("purpose", nullable(Label::schema()))
-            .property("call_metadata", nullable(Metadata::schema()))
-            .property(
-                "stream",
-                ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Boolean, Type::Null])),
-            )
-            .property(
-                "stream_options",
-                ObjectBuilder::new()
-                    .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
-                    .property("include_usage", ObjectBuilder::new().schema_type(Type::Boolean)),
-            )
-            .required("messages")
-            .additional_properties(Some(AdditionalProperties::FreeForm(false)));
-        for name in PASSED_THROUGH {
-            let schema = match *name {
-                "temperature" => number(0.0, 2.0),
-                "top_p" => number(0.0, 1.0),
-                "max_tokens" | "max_completion_tokens" => whole(1, 10_000_000),
-                "n" => whole(1, 1),
-                _ => some(serde_json::Value::Null),
-            };
-            body = body.property(*name, schema);
-        }
-        body
-    }
-}
-
-fn nullable(schema: RefOr<Schema>) -> Schema {
-    OneOfBuilder::new().item(schema).item(ObjectBuilder::new().schema_type(Type::Null)).into()
-}
-
-impl PartialSchema for CallBody {
-    fn schema() -> RefOr<Schema> {
-        let example = json!({"model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}], "temperature": 0.7});
-        CallBody::members().examples([example]).into()
-    }
-}
-
-impl ToSchema for CallBody {
-    fn name() -> Cow<'static, str> {
-        "CallRequest".into()
-    }
-}
-
-/// What the documentation says of the body of a call in a job of its own.
-pub struct NewJobBody;
-
-impl PartialSchema for NewJobBody {
-    fn schema() -> RefOr<Schema> {
-        CallBody::members()
-            .property("team_id", nullable(Slug::schema()))
-            .property("user_id", nullable(Label::schema()))
-            .property("job_type", Label::schema())
-            .property("job_metadata", nullable(Metadata::schema()))
-            .required("job_type")
-            .examples([json!({"job_type": "chat", "model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}]})])
-            .into()
-    }
-}
-
-impl ToSchema for NewJobBody {
-    fn name() -> Cow<'static, str> {
-        "JobWithCallRequest".into()
-    }
-}
-
 fn optional<T: for<'de> Deserialize<'de>>(name: &str, value: Option<&RawValue>) -> Result<Option<T>> {
     let read = |value: &RawValue| {
         serde_json::from_str::<Option<T>>(value.get()).map_err(|error| {
@@ -368,7 +241,7 @@ fn bounded(name: &str, value: &RawValue, min: f64, max: f64, whole: bool) -> Res
     }
 }
 
-const ROLES: [&str; 6] = ["assistant", "developer", "function", "system", "tool", "user"];
+pub(super) const ROLES: [&str; 6] = ["assistant", "developer", "function", "system", "tool", "user"];
 
 fn check_messages(messages: &RawValue) -> Result<()> {
     #[derive(Deserialize)]
@@ -415,7 +288,7 @@ fn check_messages(messages: &RawValue) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     const MESSAGES: &str = r#""messages":[{"role":"user","content":"Hi"}]"#;
 
