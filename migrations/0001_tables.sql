@@ -350,6 +350,8 @@ CREATE TABLE call_totals (
 -- What a team's seller should know. With a webhook, delivered at least once: `delivered_at` is when somebody took it.
 CREATE TABLE alerts (
     alert_id uuid PRIMARY KEY,
+    -- The order in which they were raised: ids of one millisecond have none.
+    entry bigint GENERATED ALWAYS AS IDENTITY,
     team_id text NOT NULL REFERENCES teams ON DELETE CASCADE,
     kind text NOT NULL,
     message text NOT NULL,
@@ -361,7 +363,7 @@ CREATE TABLE alerts (
     delivered_at timestamptz,
     CONSTRAINT alert_kind_valid CHECK (kind IN ('credits_80_percent', 'credits_100_percent', 'team_suspended'))
 );
-CREATE INDEX alerts_by_team ON alerts (team_id, alert_id);
+CREATE INDEX alerts_by_team ON alerts (team_id, entry);
 CREATE INDEX undelivered_alerts ON alerts (team_id, next_attempt_at) WHERE delivered_at IS NULL AND webhook_url IS NOT NULL;
 
 -- Requests with an Idempotency-Key, for 24 hours: who asked, a digest of the key (the key itself is not kept), a digest of the

@@ -884,8 +884,8 @@ BEGIN
         'alerts', (SELECT coalesce(json_agg(json_build_object(
                        'alert_id', alert_id, 'kind', kind, 'message', message, 'details', details, 'created_at', rfc3339(created_at),
                        'webhook_url', webhook_url, 'delivery_attempts', attempts, 'delivered_at', rfc3339(delivered_at))
-                       ORDER BY alert_id DESC), '[]')
-                   FROM (SELECT * FROM alerts WHERE team_id = p_team_id ORDER BY alert_id DESC LIMIT p_limit OFFSET p_offset) AS page));
+                       ORDER BY entry DESC), '[]')
+                   FROM (SELECT * FROM alerts WHERE team_id = p_team_id ORDER BY entry DESC LIMIT p_limit OFFSET p_offset) AS page));
 END $$;
 
 CREATE FUNCTION alerts_are_due(p_team_id text) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
