@@ -656,14 +656,11 @@ END $$;
 -- What a change of a team answers: the team, and what LiteLLM is to be told of it.
 CREATE FUNCTION changed_team(p_team_id text) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
+    v_litellm json := litellm_to_tell(ARRAY[p_team_id]) -> 0;
     v_row teams;
 BEGIN
-    UPDATE teams SET litellm_version = litellm_version + 1, updated_at = now(),
-        -- A default that the team may use no more is none.
-        default_model_group_id = (SELECT model_group_id FROM team_groups(p_team_id) WHERE model_group_id = default_model_group_id)
-    WHERE team_id = p_team_id
-    RETURNING * INTO v_row;
-    RETURN json_build_object('team', team_json(v_row), 'litellm', litellm_wanted(p_team_id));
+    UPDATE teams SET updated_at = now() WHERE team_id = p_team_id RETURNING * INTO v_row;
+    RETURN json_build_object('team', team_json(v_row), 'litellm', v_litellm);
 END $$;
 
 CREATE FUNCTION set_team_model_groups(p_team_id text, p_names text[]) RETURNS json LANGUAGE plpgsql AS $$

@@ -6,14 +6,15 @@ CREATE FUNCTION create_job(
     p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_metadata json, p_lifetime_seconds integer
 ) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
-    v_team_id text := coalesce(p_team_id, acting_team(p_key_id));
+    v_keys_team text := CASE WHEN p_key_id IS NOT NULL THEN acting_team(p_key_id) END;
+    v_team_id text := coalesce(p_team_id, v_keys_team);
     v_available bigint;
     v_floor bigint;
     v_row jobs;
 BEGIN
     IF p_key_id IS NULL THEN
         PERFORM existing_team(v_team_id);
-    ELSIF acting_team(p_key_id) <> v_team_id THEN
+    ELSIF v_keys_team <> v_team_id THEN
         PERFORM fail('LJ002', format('API key does not belong to team ''%s''', v_team_id));
     END IF;
     PERFORM sweep_team(v_team_id);
