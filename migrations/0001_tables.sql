@@ -367,11 +367,13 @@ CREATE INDEX alerts_by_team ON alerts (team_id, entry);
 CREATE INDEX undelivered_alerts ON alerts (team_id, next_attempt_at) WHERE delivered_at IS NULL AND webhook_url IS NOT NULL;
 
 -- Requests with an Idempotency-Key, for 24 hours: who asked, a digest of the key (the key itself is not kept), a digest of the
--- request, and the answer once there is one. Until then `claimed_until` says how long a repeat has to wait at most.
+-- request, and the answer once there is one. Until then `attempt` is whose work it is, and `claimed_until` says how long a repeat has to
+-- wait at most.
 CREATE TABLE idempotency_keys (
     caller text NOT NULL,
     key_hash bytea NOT NULL,
     request_digest bytea NOT NULL,
+    attempt uuid,
     claimed_until timestamptz NOT NULL,
     answer json,
     created_at timestamptz NOT NULL DEFAULT now(),

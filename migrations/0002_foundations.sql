@@ -32,6 +32,16 @@ CREATE FUNCTION uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
         'hex')::uuid
 $$;
 
+-- An id that the application chose, so that a statement whose answer got lost can be sent again without being another one. The
+-- moment that an id begins with counts, so one by a clock that is far from this server's is replaced by a new one, as NULL is.
+CREATE FUNCTION id_or_new(p_id uuid) RETURNS uuid LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_id BETWEEN uuid_v7_floor(now() - interval '5 minutes') AND uuid_v7_floor(now() + interval '5 minutes') THEN
+        RETURN p_id;
+    END IF;
+    RETURN uuid_v7();
+END $$;
+
 -- The smallest UUIDv7 of a moment: jobs created from then on have greater ids.
 CREATE FUNCTION uuid_v7_floor(p_time timestamptz) RETURNS uuid LANGUAGE sql STABLE AS $$
     SELECT encode(substring(int8send((extract(epoch FROM p_time) * 1000)::bigint) FROM 3) || '\x70008000000000000000'::bytea, 'hex')::uuid
@@ -86,7 +96,8 @@ END $$;
 --
 -- Every statement that changes something on behalf of a caller claims its request before the change and keeps its answer after it, in
 -- the same transaction. `p_request`, NULL where there is nothing to claim or keep:
---   {caller, request_id}, and of the admin {action, path, body}, and with an Idempotency-Key {key, digest} (SHA-256, hex).
+--   {caller, request_id}, and of the admin {action, path, body}, and with an Idempotency-Key {key, digest} (SHA-256, hex) and
+--   {attempt}, an id by which the same request sends a statement again.
 
 -- NULL: go on. Otherwise the answer that the same request got before. Of twins, one waits here until the other's statement is done;
 -- where that is not all of its work, `p_seconds` says until when it may be at it, and a repeat before that is refused.
@@ -95,6 +106,7 @@ DECLARE
     v_caller text := p_request ->> 'caller';
     v_key bytea := decode(p_request ->> 'key', 'hex');
     v_digest bytea := decode(p_request ->> 'digest', 'hex');
+    v_attempt uuid := p_request ->> 'attempt';
     v_until timestamptz := now() + make_interval(secs => p_seconds);
     v_row idempotency_keys;
 BEGIN
@@ -102,8 +114,8 @@ BEGIN
         RETURN NULL;
     END IF;
     LOOP
-        INSERT INTO idempotency_keys (caller, key_hash, request_digest, claimed_until)
-        VALUES (v_caller, v_key, v_digest, v_until)
+        INSERT INTO idempotency_keys (caller, key_hash, request_digest, attempt, claimed_until)
+        VALUES (v_caller, v_key, v_digest, v_attempt, v_until)
         ON CONFLICT DO NOTHING;
         IF FOUND THEN
             -- Each new one takes some of the old ones away.
@@ -121,13 +133,15 @@ BEGIN
             PERFORM fail('LJ012', 'Idempotency-Key: it was used with another request');
         ELSIF v_row.answer IS NOT NULL THEN
             RETURN v_row.answer;
+        ELSIF v_row.attempt = v_attempt THEN
+            RETURN NULL;
         ELSIF v_row.claimed_until > now() THEN
             PERFORM fail('LJ013', 'Idempotency-Key: the request with this key is still under way');
         END IF;
     END IF;
     -- It is over a day old, or whoever had claimed it is gone.
     UPDATE idempotency_keys
-    SET request_digest = v_digest, claimed_until = v_until, answer = NULL, created_at = now()
+    SET request_digest = v_digest, attempt = v_attempt, claimed_until = v_until, answer = NULL, created_at = now()
     WHERE caller = v_caller AND key_hash = v_key;
     RETURN NULL;
 END $$;
@@ -136,8 +150,10 @@ END $$;
 CREATE FUNCTION keep(p_request json, p_answer json) RETURNS json LANGUAGE plpgsql AS $$
 BEGIN
     IF p_request ->> 'key' IS NOT NULL THEN
+        -- Not of a repeat that has taken over, since this took too long.
         UPDATE idempotency_keys SET answer = p_answer
-        WHERE caller = p_request ->> 'caller' AND key_hash = decode(p_request ->> 'key', 'hex');
+        WHERE caller = p_request ->> 'caller' AND key_hash = decode(p_request ->> 'key', 'hex')
+          AND attempt IS NOT DISTINCT FROM (p_request ->> 'attempt')::uuid;
     END IF;
     IF p_request ->> 'action' IS NOT NULL THEN
         INSERT INTO audit_log (actor, action, path, body, request_id)
@@ -147,10 +163,21 @@ BEGIN
     RETURN p_answer;
 END $$;
 
+-- Of a claimed request whose work this statement only begins: until when it may be at it, which is the `deadline` of what is begun.
+CREATE FUNCTION lease(p_request json, p_begun json) RETURNS json LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_request ->> 'key' IS NOT NULL THEN
+        UPDATE idempotency_keys SET claimed_until = (p_begun ->> 'deadline')::timestamptz
+        WHERE caller = p_request ->> 'caller' AND key_hash = decode(p_request ->> 'key', 'hex');
+    END IF;
+    RETURN p_begun;
+END $$;
+
 -- A claimed request came to nothing that is worth keeping: a repeat begins anew.
 CREATE FUNCTION release(p_request json) RETURNS void LANGUAGE sql AS $$
     DELETE FROM idempotency_keys
     WHERE caller = p_request ->> 'caller' AND key_hash = decode(p_request ->> 'key', 'hex') AND answer IS NULL
+      AND attempt IS NOT DISTINCT FROM (p_request ->> 'attempt')::uuid
 $$;
 
 -- Of a call that is settled: keeps its outcome, or, where there is none to keep, releases its request.
@@ -186,8 +213,7 @@ CREATE TABLE calls_other PARTITION OF calls DEFAULT;
 
 -- Makes the tables of this month and the next `p_ahead` ones, where they are missing. Answers how many months it made. A statement of its
 -- own, since it locks both tables for a moment. Where that is not to be had at once it gives up (55P03), rather than let others wait.
-CREATE FUNCTION make_months(p_ahead integer) RETURNS integer LANGUAGE plpgsql
-SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '200ms' AS $$
+CREATE FUNCTION make_months(p_ahead integer) RETURNS integer LANGUAGE plpgsql SET lock_timeout = '200ms' AS $$
 DECLARE
     v_month timestamp;
     v_name text;
@@ -218,8 +244,7 @@ SELECT make_months(2);
 
 -- Drops the tables of all months that ended `p_months` months ago or earlier. Answers how many it dropped. The ledger and the usage stay.
 -- No job can be open for more than 30 days, so at the least one whole month is kept.
-CREATE FUNCTION drop_months(p_months integer) RETURNS integer LANGUAGE plpgsql
-SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '200ms' AS $$
+CREATE FUNCTION drop_months(p_months integer) RETURNS integer LANGUAGE plpgsql SET lock_timeout = '200ms' AS $$
 DECLARE
     v_name text;
     v_dropped integer := 0;

@@ -1,9 +1,10 @@
 -- Jobs: one business operation, one credit.
 
 -- Opens a job and holds one credit for it until it ends or `p_lifetime_seconds` have passed. `p_key_id` NULL: the admin does it.
--- `p_team_id` NULL: the key's team.
+-- `p_team_id` NULL: the key's team. A job that is there already under the id `p_job_id` (see `id_or_new`) is given as it is.
 CREATE FUNCTION create_job(
-    p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_metadata json, p_lifetime_seconds integer
+    p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_metadata json, p_lifetime_seconds integer,
+    p_job_id uuid DEFAULT NULL
 ) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_keys_team text := CASE WHEN p_key_id IS NOT NULL THEN acting_team(p_key_id) END;
@@ -18,20 +19,23 @@ BEGIN
         PERFORM fail('LJ002', format('API key does not belong to team ''%s''', v_team_id));
     END IF;
     PERFORM sweep_team(v_team_id);
-    SELECT allocated - used - held, floor INTO v_available, v_floor
-    FROM credit_accounts WHERE team_id = v_team_id FOR NO KEY UPDATE;
-    IF v_available - 1 < v_floor THEN
-        PERFORM fail('LJ005', format('Insufficient credits. Required: 1, Available: %s', v_available));
-    END IF;
-    UPDATE credit_accounts SET held = held + 1 WHERE team_id = v_team_id;
     INSERT INTO jobs (job_id, team_id, terms_id, user_id, job_type, metadata, created_at, expires_at)
     SELECT id, v_team_id, terms_id, p_user_id, p_job_type, p_metadata, now(), now() + make_interval(secs => p_lifetime_seconds)
-    FROM teams, uuid_v7() AS id WHERE team_id = v_team_id AND status <> 'deleted'
+    FROM teams, id_or_new(p_job_id) AS id WHERE team_id = v_team_id AND status <> 'deleted'
+    ON CONFLICT DO NOTHING
     RETURNING * INTO v_row;
-    IF NOT FOUND THEN
+    IF FOUND THEN
+        SELECT allocated - used - held, floor INTO v_available, v_floor
+        FROM credit_accounts WHERE team_id = v_team_id FOR NO KEY UPDATE;
+        IF v_available - 1 < v_floor THEN
+            PERFORM fail('LJ005', format('Insufficient credits. Required: 1, Available: %s', v_available));
+        END IF;
+        UPDATE credit_accounts SET held = held + 1 WHERE team_id = v_team_id;
+        PERFORM count_new_job(v_team_id, v_row.job_id, p_job_type);
+    ELSE
         PERFORM existing_team(v_team_id);
+        SELECT * INTO STRICT v_row FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id;
     END IF;
-    PERFORM count_new_job(v_team_id, v_row.job_id, p_job_type);
     RETURN json_build_object('job_id', v_row.job_id, 'status', v_row.status,
                              'created_at', rfc3339(v_row.created_at), 'expires_at', rfc3339(v_row.expires_at));
 END $$;

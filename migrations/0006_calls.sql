@@ -1,19 +1,22 @@
 -- Calls: opened by one statement, settled by another, with the model's work in between.
 
 -- Checks everything a call needs and records it as open. `p_model_group` NULL: the team's default group.
--- The answer carries the models to try, in order: {job_id, call_id, team_id, model_group, models: [{model_name, config}], litellm}.
+-- The answer carries the models to try, in order: {job_id, call_id, deadline, team_id, model_group, models: [{model_name, config}], litellm}.
 -- `litellm` is what LiteLLM is to be told of the team before the call, where it does not know yet.
--- A call that is not settled within `p_deadline_seconds` counts as abandoned.
+-- A call that is there already under the id `p_call_id` (see `id_or_new`) is given again.
+-- A call that is not settled within `p_deadline_seconds`, and `p_model_seconds` for each of them, counts as abandoned.
 CREATE FUNCTION open_call(
     p_key_id uuid, p_job_id uuid, p_model_group text, p_purpose text, p_streamed boolean, p_metadata json,
-    p_deadline_seconds integer
+    p_deadline_seconds integer, p_model_seconds integer DEFAULT 0, p_call_id uuid DEFAULT NULL
 ) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_team_id text := acting_team(p_key_id);
     v_job jobs;
     v_group model_groups;
+    v_models json;
+    v_deadline timestamptz;
     v_behind boolean;
-    v_call_id uuid := uuid_v7();
+    v_call_id uuid := id_or_new(p_call_id);
 BEGIN
     SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -34,27 +37,34 @@ BEGIN
             ELSE format('Team ''%s'' does not have access to model group ''%s''', v_team_id, p_model_group) END);
     END IF;
 
-    UPDATE jobs SET status = 'in_progress', started_at = coalesce(started_at, now()), total_calls = total_calls + 1
-    WHERE job_id = p_job_id;
+    SELECT json_agg(json_build_object('model_name', model_name, 'config', config) ORDER BY priority),
+           now() + make_interval(secs => p_deadline_seconds + p_model_seconds * count(*)::integer)
+    INTO v_models, v_deadline
+    FROM model_group_models WHERE model_group_id = v_group.model_group_id;
     INSERT INTO calls (call_id, job_id, team_id, model_group, purpose, streamed, metadata, deadline)
-    VALUES (v_call_id, p_job_id, v_team_id, v_group.group_name, p_purpose, p_streamed, p_metadata,
-            now() + make_interval(secs => p_deadline_seconds));
-    PERFORM count_new_call(v_team_id, p_job_id, v_job.job_type, v_job.status = 'pending');
+    VALUES (v_call_id, p_job_id, v_team_id, v_group.group_name, p_purpose, p_streamed, p_metadata, v_deadline)
+    ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        UPDATE jobs SET status = 'in_progress', started_at = coalesce(started_at, now()), total_calls = total_calls + 1
+        WHERE job_id = p_job_id;
+        PERFORM count_new_call(v_team_id, p_job_id, v_job.job_type, v_job.status = 'pending');
+    END IF;
     SELECT litellm_is_behind(t) INTO v_behind FROM teams t WHERE team_id = v_team_id;
     RETURN json_build_object(
-        'job_id', p_job_id, 'call_id', v_call_id, 'team_id', v_team_id, 'model_group', v_group.group_name,
-        'models', (SELECT json_agg(json_build_object('model_name', model_name, 'config', config) ORDER BY priority)
-                   FROM model_group_models WHERE model_group_id = v_group.model_group_id),
+        'job_id', p_job_id, 'call_id', v_call_id, 'deadline', v_deadline, 'team_id', v_team_id,
+        'model_group', v_group.group_name, 'models', v_models,
         'litellm', CASE WHEN v_behind THEN litellm_wanted(v_team_id) END);
 END $$;
 
 -- A job for one call, and the call. `p_team_id` NULL: the key's team.
 CREATE FUNCTION open_job_with_call(
     p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_job_metadata json, p_lifetime_seconds integer,
-    p_model_group text, p_purpose text, p_streamed boolean, p_metadata json, p_deadline_seconds integer
+    p_model_group text, p_purpose text, p_streamed boolean, p_metadata json, p_deadline_seconds integer,
+    p_model_seconds integer DEFAULT 0, p_job_id uuid DEFAULT NULL, p_call_id uuid DEFAULT NULL
 ) RETURNS json LANGUAGE sql AS $$
-    SELECT open_call(p_key_id, (job ->> 'job_id')::uuid, p_model_group, p_purpose, p_streamed, p_metadata, p_deadline_seconds)
-    FROM create_job(p_key_id, p_team_id, p_user_id, p_job_type, p_job_metadata, p_lifetime_seconds) AS job
+    SELECT open_call(p_key_id, (job ->> 'job_id')::uuid, p_model_group, p_purpose, p_streamed, p_metadata, p_deadline_seconds,
+                     p_model_seconds, p_call_id)
+    FROM create_job(p_key_id, p_team_id, p_user_id, p_job_type, p_job_metadata, p_lifetime_seconds, p_job_id) AS job
 $$;
 
 -- What a settling changed, for who counts it.

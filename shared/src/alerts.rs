@@ -14,8 +14,8 @@
 use crate::{
     database::{self, uuid},
     error::Result,
-    litellm::within,
     settings,
+    time::within,
 };
 use axum::http::{self, Method, header};
 use bytes::Bytes;

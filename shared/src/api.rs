@@ -10,7 +10,7 @@
 use crate::{
     auth::{self, Access, Principal},
     change::Change,
-    error::{Code, Error, Result},
+    error::{self, Code, Error, Result},
     input::{self, RawBody, Slug},
 };
 use axum::{
@@ -18,7 +18,11 @@ use axum::{
     body::Body,
     extract::{FromRequestParts, MatchedPath, Path, Request},
     handler::Handler,
-    http::{HeaderName, HeaderValue, Method, Uri, header::ALLOW, request::Parts},
+    http::{
+        HeaderName, HeaderValue, Method, Uri,
+        header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
+        request::Parts,
+    },
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
@@ -136,9 +140,13 @@ impl Api {
         if response.status().is_server_error() {
             let cause = response.extensions().get::<Error>().and_then(|error| error.cause.as_deref());
             let id = id.to_str().unwrap_or_default();
-            eprintln!("request {id}: {} {}", response.status(), cause.unwrap_or_default());
+            error::log(&format!("request {id}: {} {}", response.status(), cause.unwrap_or_default()));
         }
-        response.headers_mut().insert(REQUEST_ID, id);
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, id);
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // It is for who asked; caches on the way know no `x-admin-key`.
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         Ok(response)
     }
 }

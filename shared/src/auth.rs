@@ -11,6 +11,7 @@ use crate::{
     database,
     error::{Code, Error, Result},
     settings,
+    time::within,
 };
 use axum::http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
@@ -161,8 +162,8 @@ async fn team(headers: &HeaderMap) -> Result<TeamKey> {
     Ok(TeamKey { key_id: found.key_id, team_id: found.team_id, secret })
 }
 
-/// The key of the one `Authorization` header.
-fn bearer(headers: &HeaderMap) -> Result<VirtualKey> {
+/// The virtual key of a request's one `Authorization` header, which is not yet known to be valid.
+pub fn bearer(headers: &HeaderMap) -> Result<VirtualKey> {
     let refused = |detail| Err(Error::new(Code::Unauthenticated, detail));
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else {
@@ -226,8 +227,15 @@ fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
-/// A cache may fail or lie; whatever is wrong with an entry, the database is asked instead.
+/// How long the store may take for what is asked of it. Without an answer it goes on as if there were none.
+const STORE_LIMIT: Duration = Duration::from_secs(1);
+
+/// A cache may fail, hang or lie; whatever is wrong with an entry, the database is asked instead.
 async fn cached(hash: &[u8; 32]) -> Option<Found> {
+    within(STORE_LIMIT, read_entry(hash)).await.flatten()
+}
+
+async fn read_entry(hash: &[u8; 32]) -> Option<Found> {
     let store = Store::open_default().await.ok()?;
     let entry: Entry = serde_json::from_slice(&store.get(cache_key(&hex(hash))).await.ok()??).ok()?;
     let usable = now() < entry.until;
@@ -239,14 +247,18 @@ async fn cached(hash: &[u8; 32]) -> Option<Found> {
     })
 }
 
+/// Without the entry the next request asks the database again: slower, not wrong.
 async fn remember(hash: &[u8; 32], found: &Found) {
+    within(STORE_LIMIT, write_entry(hash, found)).await;
+}
+
+async fn write_entry(hash: &[u8; 32], found: &Found) {
     let Ok(lifetime @ 1..) = settings::parsed::<u64>("auth_cache_seconds").await else { return };
     let hash = hex(hash);
     let lifetime = found.seconds_left.map_or(lifetime, |left| left.min(lifetime));
     let entry =
         Entry { key_id: found.key_id, team_id: found.team_id.clone(), until: now().saturating_add(lifetime) };
     if let (Ok(store), Ok(entry)) = (Store::open_default().await, serde_json::to_vec(&entry)) {
-        // Without the entry the next request asks the database again: slower, not wrong.
         _ = store.set(cache_key(&hash), entry).await;
         // Between the look-up and this the team may have changed, and `forget` found nothing yet to drop.
         if recently_forgotten(&store, &hash).await {
@@ -256,11 +268,16 @@ async fn remember(hash: &[u8; 32], found: &Found) {
 }
 
 /// Drops what is cached about these keys, given as the hex of their SHA-256, and what look-ups that are under way would put there.
+/// An entry that can't be dropped dies by its own expiry.
 pub async fn forget(key_hashes: &[String]) {
+    within(STORE_LIMIT, drop_entries(key_hashes)).await;
+}
+
+async fn drop_entries(key_hashes: &[String]) {
     let Ok(store) = Store::open_default().await else { return };
     for hash in key_hashes {
         // First the mark, then the entry: a look-up either finds the mark after it has put its entry, or put it in time to be
-        // dropped here. An entry that can't be dropped dies by its own expiry.
+        // dropped here.
         _ = store.set(forgotten_key(hash), now().saturating_add(LONGEST_LOOK_UP).to_string()).await;
         _ = store.delete(cache_key(hash)).await;
     }

@@ -43,7 +43,7 @@ use std::{
 };
 use uuid::Uuid;
 
-/// The most models that a group may hold. With the time that each may take, it bounds a call.
+/// The most models that a group may hold. With the time that each may take, their number bounds a call.
 pub const MAX_MODELS: usize = 16;
 
 /// Where a call is made.
@@ -77,6 +77,8 @@ pub struct OpenCall {
     models: Vec<Model>,
     started: Instant,
     limit: Duration,
+    idle_limit: Duration,
+    lifetime: Duration,
     attempts: Vec<Tried>,
     upstream: Duration,
     /// A model was given up on of which LiteLLM may yet use and bill something.
@@ -137,8 +139,8 @@ struct OpenedCall {
     litellm: Option<Wanted>,
 }
 
-/// Checks and records a call. `lifetime` is how long an answer may take once it has begun; after that and the time that all models
-/// may take to begin, the call counts as abandoned.
+/// Checks and records a call. `lifetime` is how long an answer may take once it has begun; after that and the time that the group's
+/// models may take to begin, the call counts as abandoned.
 pub async fn open(
     key: &TeamKey,
     change: &Change,
@@ -149,11 +151,13 @@ pub async fn open(
     let started = Instant::now();
     let messages = messages::Keeping::of(request).await?;
     let limit = Duration::from_secs(settings::parsed("llm_timeout_seconds").await?);
-    let deadline =
-        limit.saturating_mul(u32::try_from(MAX_MODELS).unwrap_or(u32::MAX)).saturating_add(lifetime);
+    let idle_limit = Duration::from_secs(settings::parsed("llm_idle_seconds").await?);
+    let seconds = |time: Duration| ParameterValue::Int32(i32::try_from(time.as_secs()).unwrap_or(i32::MAX));
     let mut parameters = vec![
         change.parameter(),
-        ParameterValue::Int32(i32::try_from(deadline.as_secs()).unwrap_or(i32::MAX)),
+        seconds(lifetime),
+        seconds(limit),
+        uuid(Uuid::now_v7()),
         uuid(key.key_id),
         optional_text(request.model_group.as_ref()),
         optional_text(request.purpose.as_ref()),
@@ -166,11 +170,13 @@ pub async fn open(
             (OPEN_CALL, false)
         }
         Place::NewJob(job) => {
+            parameters.push(uuid(Uuid::now_v7()));
             parameters.extend(job.parameters().await?);
             (OPEN_JOB_WITH_CALL, true)
         }
     };
-    let opened = match database::call(statement, parameters).await? {
+    // Sent again when its answer got lost, it finds the ids that are chosen here.
+    let opened = match database::insist(statement, parameters).await? {
         Claimed { kept: Some(KeptOutcome { settled, sealed }), .. } => {
             change.mark_replayed();
             let sealed = sealed.ok_or_else(|| Error::internal("a kept call without its outcome"))?;
@@ -196,6 +202,8 @@ pub async fn open(
         models: opened.models,
         started,
         limit,
+        idle_limit,
+        lifetime,
         attempts: vec![],
         upstream: Duration::ZERO,
         uncertain: false,
@@ -204,16 +212,16 @@ pub async fn open(
 }
 
 const OPEN_CALL: &str = concat!(
-    "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, $2) AS kept) ",
-    "SELECT json_build_object('kept', kept, 'opened', ",
-    "CASE WHEN kept IS NULL THEN open_call($3, $8, $4, $5, $6, $7::text::json, $2) END)::text AS answer FROM claimed"
+    "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, 0) AS kept) ",
+    "SELECT json_build_object('kept', kept, 'opened', CASE WHEN kept IS NULL THEN lease($1::text::json, ",
+    "open_call($5, $10, $6, $7, $8, $9::text::json, $2, $3, $4)) END)::text AS answer FROM claimed"
 );
 
 const OPEN_JOB_WITH_CALL: &str = concat!(
-    "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, $2) AS kept) ",
-    "SELECT json_build_object('kept', kept, 'opened', CASE WHEN kept IS NULL THEN ",
-    "open_job_with_call($3, $8, $9, $10, $11::text::json, $12, $4, $5, $6, $7::text::json, $2) END)::text AS answer ",
-    "FROM claimed"
+    "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, 0) AS kept) ",
+    "SELECT json_build_object('kept', kept, 'opened', CASE WHEN kept IS NULL THEN lease($1::text::json, ",
+    "open_job_with_call($5, $11, $12, $13, $14::text::json, $15, $6, $7, $8, $9::text::json, $2, $3, $10, $4)) END)::text ",
+    "AS answer FROM claimed"
 );
 
 impl OpenCall {
@@ -251,6 +259,12 @@ impl OpenCall {
                 }
                 Err(Failure { class, status, reason, cost_known }) => {
                     self.uncertain |= !cost_known;
+                    // A quoted prompt would get into tables and later answers.
+                    let (class, reason) = if request.is_quoted_in(&reason) {
+                        (class.without_words(), "a message that quotes the prompt".into())
+                    } else {
+                        (class, reason)
+                    };
                     let reason: String = reason.chars().take(500).collect();
                     let model = model.model_name;
                     self.attempts.push(Tried {
@@ -296,9 +310,14 @@ impl OpenCall {
         response
     }
 
-    /// How long the next event of a stream may take.
+    /// How long the next event of a stream may take to come, and to be taken by its reader.
     pub fn idle_limit(&self) -> Duration {
-        self.limit
+        self.idle_limit
+    }
+
+    /// How long a stream may take from its first event to its last.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
     }
 
     /// Whether the outcome is kept for repeats of the request.

@@ -20,7 +20,7 @@ use axum::{
     http::{HeaderMap, HeaderName, request::Parts},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit, Nonce, aead::Aead};
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit, aead::Aead};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -78,6 +78,15 @@ struct Request<'a> {
     key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<Uuid>,
+}
+
+/// The answer of a statement made by [`change!`].
+#[derive(Deserialize)]
+struct Kept<T> {
+    replayed: bool,
+    answer: T,
 }
 
 /// What the audit log keeps of a body at most.
@@ -122,6 +131,7 @@ impl Change {
             body: audited,
             key: idempotency_key.as_ref().map(|key| hex(&Sha256::digest(key))),
             digest: idempotency_key.as_ref().map(|_| digest()),
+            attempt: idempotency_key.as_ref().map(|_| Uuid::new_v4()),
         });
         let request =
             request.map(|request| serde_json::to_string(&request)).transpose().map_err(Error::internal)?;
@@ -132,19 +142,34 @@ impl Change {
     pub async fn run<T: DeserializeOwned>(
         &self,
         statement: &'static str,
-        mut parameters: Vec<ParameterValue>,
+        parameters: Vec<ParameterValue>,
     ) -> Result<T> {
-        #[derive(Deserialize)]
-        struct Kept<T> {
-            replayed: bool,
-            answer: T,
+        Ok(self.answer(database::call(statement, self.with(parameters)).await?))
+    }
+
+    /// [`Change::run`] for a statement that changes nothing the second time: see [`database::insist`].
+    pub async fn insist<T: DeserializeOwned>(
+        &self,
+        statement: &'static str,
+        parameters: Vec<ParameterValue>,
+    ) -> Result<T> {
+        if self.0.request.is_some() && !self.is_idempotent() {
+            // It would be written down twice.
+            return self.run(statement, parameters).await;
         }
+        Ok(self.answer(database::insist(statement, self.with(parameters)).await?))
+    }
+
+    fn with(&self, mut parameters: Vec<ParameterValue>) -> Vec<ParameterValue> {
         parameters.insert(0, self.parameter());
-        let Kept { replayed, answer } = database::call(statement, parameters).await?;
+        parameters
+    }
+
+    fn answer<T>(&self, Kept { replayed, answer }: Kept<T>) -> T {
         if replayed {
             self.mark_replayed();
         }
-        Ok(answer)
+        answer
     }
 
     /// The request as a parameter, for statements that call `claim`, `keep` or `release` themselves.
@@ -172,11 +197,11 @@ impl Change {
     pub async fn seal(&self, answer: &[u8]) -> Result<Option<String>> {
         let Some(cipher) = self.cipher().await? else { return Ok(None) };
         let id = Uuid::new_v4();
-        let nonce = id.as_bytes().get(..12).ok_or_else(|| Error::internal("a UUID is too short"))?;
-        let sealed = cipher
-            .encrypt(Nonce::from_slice(nonce), answer)
-            .map_err(|_| Error::internal("an answer can't be sealed"))?;
-        Ok(Some(STANDARD.encode([nonce, &sealed].concat())))
+        let nonce =
+            id.as_bytes().first_chunk::<12>().ok_or_else(|| Error::internal("a UUID is too short"))?;
+        let sealed =
+            cipher.encrypt(nonce.into(), answer).map_err(|_| Error::internal("an answer can't be sealed"))?;
+        Ok(Some(STANDARD.encode([&nonce[..], &sealed].concat())))
     }
 
     /// Decrypts what [`Change::seal`] made of the first answer.
@@ -187,8 +212,8 @@ impl Change {
         };
         let cipher = self.cipher().await?.ok_or_else(lost)?;
         let bytes = STANDARD.decode(sealed).map_err(|_| lost())?;
-        let (nonce, sealed) = bytes.split_at_checked(12).ok_or_else(lost)?;
-        cipher.decrypt(Nonce::from_slice(nonce), sealed).map_err(|_| lost())
+        let (nonce, sealed) = bytes.split_first_chunk::<12>().ok_or_else(lost)?;
+        cipher.decrypt(nonce.into(), sealed).map_err(|_| lost())
     }
 
     /// Its key comes from the `Idempotency-Key`, which is stored nowhere, and from a secret of the deployment, should that be easy
@@ -201,7 +226,7 @@ impl Change {
         digest.update([0]);
         digest.update(idempotency_key);
         let key: [u8; 32] = digest.finalize().into();
-        Ok(Some(ChaCha20Poly1305::new(Key::from_slice(&key))))
+        Ok(Some(ChaCha20Poly1305::new(&key.into())))
     }
 }
 
@@ -209,7 +234,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
+/// The `Idempotency-Key` of a request: one header of 1 to 255 visible ASCII characters and spaces, or none.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let visible =

@@ -21,7 +21,11 @@ pub fn table<const COLUMNS: usize>(
 
 /// A cell with text from outside. A spreadsheet would take some of it for a formula and run it; the quote in front prevents that.
 pub fn text(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) {
+        format!("'{text}")
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]

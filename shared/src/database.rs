@@ -7,14 +7,22 @@
 use crate::{
     error::{Code, Error, Result},
     settings,
+    time::within,
 };
 use serde::de::DeserializeOwned;
 use spin_sdk::{
     pg::{Connection, DbError, Error as PgError, ParameterValue, PgError as Failure, QueryError},
     time::sleep,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
+
+/// How long a statement may take with everything before it: waiting for a connection of the pool, connecting, and being run.
+/// `spin.toml` bounds the latter two more tightly; only this bounds the first, and a server that says nothing any more.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// For how long a statement that should not be lost is tried again while its caller waits.
+const INSISTENCE: Duration = Duration::from_secs(5);
 
 /// Runs a statement that answers one row of one column, text holding JSON, and reads that as `T`.
 /// SQL's NULL is read as JSON's `null`.
@@ -23,12 +31,15 @@ pub async fn call<T: DeserializeOwned>(
     parameters: Vec<ParameterValue>,
 ) -> Result<T> {
     let address = settings::text("database_address").await?;
-    let row = {
-        let connection = Connection::open(address).await.map_err(|error| failure(statement, error))?;
-        let rows =
-            connection.query(statement, parameters).await.map_err(|error| failure(statement, error))?;
-        rows.collect().await.map_err(|error| failure(statement, error))?.into_iter().next()
-    };
+    let row = within(LIMIT, async {
+        let connection = Connection::open(address).await?;
+        connection.query(statement, parameters).await?.collect().await
+    })
+    .await
+    .ok_or_else(|| Error::unavailable("The database").caused_by(format!("{statement}: no answer in time")))?
+    .map_err(|error| failure(statement, error))?
+    .into_iter()
+    .next();
     let text = match row.as_ref().map(|row| row.get::<Option<String>>(COLUMN)) {
         Some(Some(text)) => text,
         _ => return Err(Error::internal(format!("{statement}: no row with a text column '{COLUMN}'"))),
@@ -37,15 +48,18 @@ pub async fn call<T: DeserializeOwned>(
         .map_err(|error| Error::internal(format!("{statement}: unexpected answer: {error}")))
 }
 
-/// [`call`] for a statement that may be repeated without harm and should not be lost: tried again for about a second and a half
-/// while the database is away.
+/// [`call`] for a statement that may be repeated without harm and should not be lost: tried again a few times while the database is
+/// away, unless that has taken long already.
 pub async fn insist<T: DeserializeOwned>(
     statement: &'static str,
     parameters: Vec<ParameterValue>,
 ) -> Result<T> {
+    let since = Instant::now();
     for wait in [100, 300, 900] {
         match call(statement, parameters.clone()).await {
-            Err(error) if error.code == Code::Unavailable => sleep(Duration::from_millis(wait)).await,
+            Err(error) if error.code == Code::Unavailable && since.elapsed() < INSISTENCE => {
+                sleep(Duration::from_millis(wait)).await
+            }
             answer => return answer,
         }
     }
@@ -85,9 +99,11 @@ fn server_failure(statement: &str, error: &DbError) -> Error {
     let cause = format!("{statement}: {} {}", error.code, error.message);
     match error.code.get(..2).unwrap_or_default() {
         // Connection, transaction rollback (deadlock, serialization), resources, operator intervention (shutdown, statement
-        // timeout), system error; lock timeout.
+        // timeout), system error; lock timeout; a server that only reads, as one does after it was replaced.
         "08" | "40" | "53" | "57" | "58" => Error::unavailable("The database").caused_by(cause),
-        _ if error.code == "55P03" => Error::unavailable("The database").caused_by(cause),
+        _ if matches!(error.code.as_str(), "55P03" | "25006") => {
+            Error::unavailable("The database").caused_by(cause)
+        }
         // Text that PostgreSQL can't hold.
         _ if error.code == "22021" => Error::new(Code::InvalidRequest, "body: U+0000 is not allowed here"),
         // Limits of the server; of those only the depth of nesting is in a caller's hands.
@@ -148,7 +164,7 @@ mod tests {
 
     #[test]
     fn what_passes_is_unavailable_and_what_does_not_is_internal() {
-        for code in ["57P01", "57014", "53300", "08006", "40P01", "55P03"] {
+        for code in ["57P01", "57014", "53300", "08006", "40P01", "55P03", "25006"] {
             let error = failed(code, "x");
             assert_eq!((error.code, error.retry_after.as_deref()), (Code::Unavailable, Some("1")), "{code}");
         }

@@ -61,6 +61,8 @@ pub enum Code {
     IdempotencyInProgress,
     /// The `Idempotency-Key` was used with another request.
     IdempotencyMismatch,
+    /// The body did not arrive in time.
+    RequestTimeout,
     /// The body is larger than allowed.
     TooLarge,
     /// The body is compressed.
@@ -79,7 +81,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Code; 22] = [
+    pub const ALL: [Code; 23] = [
         Code::InvalidRequest,
         Code::Unauthenticated,
         Code::InsufficientCredits,
@@ -89,6 +91,7 @@ impl Code {
         Code::ModelGroupDenied,
         Code::NotFound,
         Code::MethodNotAllowed,
+        Code::RequestTimeout,
         Code::AlreadyExists,
         Code::InUse,
         Code::JobFinished,
@@ -122,6 +125,7 @@ impl Code {
             Code::InProgress => (StatusCode::CONFLICT, "in_progress"),
             Code::IdempotencyInProgress => (StatusCode::CONFLICT, "idempotency_in_progress"),
             Code::IdempotencyMismatch => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch"),
+            Code::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Code::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Code::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
@@ -166,9 +170,12 @@ pub struct ErrorBody<'a> {
 }
 
 impl Error {
-    /// A failure with what the caller is told.
+    /// A failure with what the caller is told. Of one that may pass, also when to come again: at once, but for a second's thought.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), retry_after: None, cause: None }
+        let passes =
+            matches!(code, Code::RateLimited | Code::LlmFailed | Code::LlmTimeout | Code::Unavailable);
+        let retry_after = passes.then(|| "1".to_owned());
+        Self { code, detail: detail.into(), retry_after, cause: None }
     }
 
     /// A value of the request that is not allowed: names the field, and says what is wrong and what is allowed.
@@ -178,7 +185,7 @@ impl Error {
 
     /// Something that the application stands on can't be reached; `what` names it for the caller.
     pub fn unavailable(what: &str) -> Self {
-        Self::new(Code::Unavailable, format!("{what} can't be reached at the moment")).retry_after(1)
+        Self::new(Code::Unavailable, format!("{what} can't be reached at the moment"))
     }
 
     /// A defect of ours: the caller gets only the request's id, a header of every answer.
@@ -199,13 +206,18 @@ impl Error {
 
     /// Writes it to the log, for what happens outside of any request.
     pub fn log(self, what: &str) {
-        eprintln!("{what}: {}", self.cause.unwrap_or(self.detail));
+        log(&format!("{what}: {}", self.cause.unwrap_or(self.detail)));
     }
 
     /// The body of the answer.
     pub fn body(&self) -> ErrorBody<'_> {
         ErrorBody { detail: &self.detail, code: self.code.answer().1 }
     }
+}
+
+/// Writes one line to the log, whatever it quotes: an end of a line in it would begin another one.
+pub(crate) fn log(line: &str) {
+    eprintln!("{}", line.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " "));
 }
 
 impl IntoResponse for Error {

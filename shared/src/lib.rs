@@ -8,6 +8,7 @@
 //! * [`csv`]: tables as text.
 //! * [`database`]: one statement at a time, each a function of `migrations/`.
 //! * [`settings`]: the component's variables.
+//! * [`time`]: how long things may take.
 //! * [`litellm`]: the only client of LiteLLM: administration, and chat completions.
 //! * [`call`]: one LLM call, from request to settled row; what the components that make calls have in common.
 //! * [`alerts`]: sending alerts to webhooks.
@@ -37,3 +38,4 @@ pub mod money;
 pub mod openai;
 pub mod settings;
 pub mod team;
+pub mod time;

@@ -7,15 +7,25 @@
 
 pub mod admin;
 pub mod chat;
+mod sse;
 
-use crate::{error::Result, settings};
+use crate::{
+    error::{Error, Result},
+    settings,
+    time::within,
+};
 use axum::http::{self, HeaderMap, Method, StatusCode, header};
 use bytes::Bytes;
-use futures::future::{Either, select};
 use http_body_util::{BodyExt, Full, Limited};
-use serde::Deserialize;
-use spin_sdk::{http::Response, time::sleep, wasip3::http::types::ErrorCode};
-use std::{fmt, pin::pin, time::Duration};
+use serde::{Deserialize, Deserializer};
+use spin_sdk::{
+    http::Response,
+    wasip3::{
+        http::types::{ErrorCode, RequestOptions},
+        http_compat::RequestOptionsExtension,
+    },
+};
+use std::{fmt, time::Duration};
 
 /// Why there is no answer from LiteLLM.
 #[derive(Debug)]
@@ -38,14 +48,6 @@ impl fmt::Display for Unanswered {
     }
 }
 
-/// `future`'s output, or `None` when `limit` has passed before.
-pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    match select(pin!(future), pin!(sleep(limit))).await {
-        Either::Left((output, _)) => Some(output),
-        Either::Right(_) => None,
-    }
-}
-
 /// Sends a request to LiteLLM's address and waits for the head of the answer, `limit` at most.
 async fn send(
     method: Method,
@@ -65,18 +67,29 @@ async fn send(
     for (name, value) in headers {
         request = request.header(*name, value);
     }
-    let request = match request.body(Full::new(Bytes::from(body))) {
-        Ok(request) => request,
-        Err(error) => return Ok(Err(Unanswered::Unreachable(error.to_string()))),
-    };
+    let request =
+        request.extension(connecting().await?).body(Full::new(Bytes::from(body))).map_err(Error::internal)?;
     Ok(match within(limit, spin_sdk::http::send(request)).await {
         None => Err(Unanswered::TimedOut),
         Some(Err(
-            error @ (ErrorCode::ConnectionRefused | ErrorCode::DnsError(_) | ErrorCode::DestinationNotFound),
+            error @ (ErrorCode::ConnectionRefused
+            | ErrorCode::ConnectionTimeout
+            | ErrorCode::DnsError(_)
+            | ErrorCode::DestinationNotFound),
         )) => Err(Unanswered::Unreachable(error.to_string())),
         Some(Err(error)) => Err(Unanswered::Broken(error.to_string())),
         Some(Ok(response)) => Ok(response),
     })
+}
+
+/// How long the host may take to connect, as it is told with a request.
+async fn connecting() -> Result<RequestOptionsExtension> {
+    let limit = Duration::from_secs(settings::parsed("litellm_connect_seconds").await?);
+    let options = RequestOptions::new();
+    options
+        .set_connect_timeout(Some(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)))
+        .map_err(|error| Error::internal(format!("the host takes no limit for connecting: {error:?}")))?;
+    Ok(RequestOptionsExtension(options))
 }
 
 /// The most that is read of an answer that is not a stream.
@@ -95,10 +108,13 @@ async fn read(response: Response, limit: Duration) -> Result<Answer, Unanswered>
 
 /// A whole answer of LiteLLM.
 #[derive(Debug)]
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, all of it.
+    pub body: Bytes,
 }
 
 impl Answer {
@@ -122,10 +138,35 @@ struct Envelope {
 /// The inside of the envelope.
 #[derive(Deserialize, Default, Debug, Clone)]
 pub struct Problem {
-    /// Prose; may be a Python dictionary printed as text.
-    #[serde(default)]
+    /// Prose; may be a Python dictionary printed as text. Keys in it are masked.
+    #[serde(default, deserialize_with = "without_keys")]
     pub message: String,
     /// The word to tell failures apart by.
     #[serde(default, rename = "type")]
     pub kind: Option<String>,
+}
+
+/// Reads a text without the keys that it quotes: LiteLLM and providers show what they refuse. All keys of LiteLLM begin alike.
+fn without_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let of_a_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let text = String::deserialize(deserializer)?;
+    let words = text.split_inclusive(|c: char| !of_a_key(c));
+    Ok(words
+        .map(|word| match word.strip_prefix("sk-") {
+            Some(secret) => format!("sk-…{}", secret.trim_start_matches(of_a_key)),
+            None => word.to_owned(),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_in_messages_are_masked() {
+        let body = r#"{"error": {"message": "'Bearer sk-a_B-9', sk-b; ask-me (sk-) key=sk-c\nsk-d"}}"#;
+        let envelope: Envelope = serde_json::from_str(body).expect("an envelope");
+        assert_eq!(envelope.error.message, "'Bearer sk-…', sk-…; ask-me (sk-…) key=sk-…\nsk-…");
+    }
 }

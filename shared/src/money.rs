@@ -28,6 +28,11 @@ impl Usd {
             .ok()
             .map(Self)
     }
+
+    /// [`Usd::parse`] of a text that is so short that no digit of it is rounded away: a caller's number is taken as it is or not at all.
+    pub fn parse_exactly(text: &str) -> Option<Self> {
+        Usd::parse(text).filter(|_| text.len() <= 28)
+    }
 }
 
 impl fmt::Display for Usd {

@@ -5,11 +5,9 @@ use crate::{
     change::Change,
     database::{self, text, texts},
     error::{Error, Result},
-    litellm::{
-        admin::{self, Wanted},
-        within,
-    },
+    litellm::admin::{self, Wanted},
     money::Usd,
+    time::within,
 };
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};

@@ -2,14 +2,18 @@
 
 use crate::progress;
 use anyhow::{Context, Result, bail};
-use std::{future::Future, time::Duration};
+use private_postgres::run;
+use std::future::Future;
 use tokio_postgres::{
-    Config, NoTls,
+    Config,
     config::{Host, SslMode},
 };
 
-/// The name of the application's database in a private server, and of the role that owns it.
+/// The name of the application's database in a private server, and of the role that serves requests.
 const APPLICATION: &str = "llm_jobs";
+
+/// The role that owns it.
+const OWNER: &str = "llm_jobs_owner";
 
 /// Where a database is, in the parts that the application's variables want.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,37 +60,37 @@ impl Address {
     }
 }
 
-/// Runs statements, given as one text; what they return is dropped.
-pub fn run(url: &str, statements: &str) -> Result<()> {
-    block_on(async {
-        let mut config: Config = url.parse()?;
-        config.connect_timeout(Duration::from_secs(5));
-        let (client, connection) = config.connect(NoTls).await.context("cannot connect to PostgreSQL")?;
-        let connection = tokio::spawn(connection);
-        client.batch_execute(statements).await?;
-        drop(client);
-        Ok(connection.await??)
-    })
+/// The addresses of the application's database in a private server.
+pub struct Urls {
+    /// As the role that owns it, which migrates.
+    pub owner: String,
+    /// As the role that may call the application's functions and nothing else, which serves requests.
+    pub application: String,
 }
 
-/// Makes the application's database, and a role that owns it and nothing else, unless they are there; gives back the
-/// database's URL as that role.
-pub fn make_application_database(superuser_url: &str, password: &str) -> Result<String> {
+/// Makes the application's database and its two roles, unless they are there. The password is both roles'.
+pub fn make_application_database(superuser_url: &str, password: &str) -> Result<Urls> {
     // The password is hexadecimal. CREATE DATABASE can't be part of a larger statement.
-    let role = format!(
+    let roles = format!(
         "DO $$ BEGIN
-             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{APPLICATION}') THEN CREATE ROLE {APPLICATION}; END IF;
+             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{APPLICATION}') THEN
+                 CREATE ROLE llm_jobs_application;
+                 CREATE ROLE {OWNER};
+                 CREATE ROLE {APPLICATION} IN ROLE llm_jobs_application;
+             END IF;
          END $$;
+         ALTER ROLE {OWNER} LOGIN PASSWORD '{password}';
          ALTER ROLE {APPLICATION} LOGIN PASSWORD '{password}'"
     );
-    run(superuser_url, &role).context("cannot make the application's role")?;
+    run(superuser_url, &roles).context("cannot make the application's roles")?;
     let address = Address::parse(superuser_url)?;
-    let url = format!("postgres://{APPLICATION}:{password}@{}:{}/{APPLICATION}", address.host, address.port);
-    if run(&url, "SELECT 1").is_err() {
-        run(superuser_url, &format!("CREATE DATABASE {APPLICATION} OWNER {APPLICATION}"))
+    let url = |role| format!("postgres://{role}:{password}@{}:{}/{APPLICATION}", address.host, address.port);
+    let urls = Urls { owner: url(OWNER), application: url(APPLICATION) };
+    if run(&urls.owner, "SELECT 1").is_err() {
+        run(superuser_url, &format!("CREATE DATABASE {APPLICATION} OWNER {OWNER}"))
             .context("cannot make the application's database")?;
     }
-    Ok(url)
+    Ok(urls)
 }
 
 /// Applies the migrations that the database lacks and says which those were.

@@ -1,27 +1,28 @@
 //! `cargo xtask`: everything that is done to this project from a shell: building, starting, testing, migrating.
 //!
 //! Reading order: this file names the commands; [`up`], [`test`] and [`migrate`] are one command each; [`components`]
-//! builds what [`toolchain`] can compile; [`postgres`] runs private servers; [`processes`] starts and stops programs.
+//! builds what [`toolchain`] can compile; the crate `private-postgres` runs private servers, and starts and stops programs.
 
 mod application;
 mod components;
 mod database;
 mod demo;
+mod deny;
+mod fuzz;
 mod litellm;
 mod lock;
 mod migrate;
-mod ports;
-mod postgres;
-mod processes;
-mod progress;
 mod project;
 mod secret;
+mod soak;
 mod test;
 mod toolchain;
+mod tools;
 mod up;
 
 use clap::{Parser, Subcommand};
-use std::process::ExitCode;
+use private_postgres::{self as postgres, ports, processes, progress};
+use std::{ffi::OsString, process::ExitCode};
 
 /// Builds, starts and tests llm-jobs. Nothing but Rust has to be installed; what is missing is fetched, or named.
 #[derive(Parser)]
@@ -37,13 +38,30 @@ enum Command {
     Build,
     /// Starts the application with PostgreSQL and a LiteLLM stand-in, and serves until Ctrl-C.
     ///
-    /// Uses a PostgreSQL of its own in .data/ unless DATABASE_URL names one, a stand-in that echoes unless LITELLM_URL
+    /// Uses a PostgreSQL of its own in .data/ unless DATABASE_URL names one (and MIGRATION_DATABASE_URL, the same with the rights of its
+    /// owner, where those differ), a stand-in that echoes unless LITELLM_URL
     /// and LITELLM_MASTER_KEY name a LiteLLM, and a kept random admin key unless ADMIN_KEY holds one.
     Up(up::Options),
     /// Checks format, lints and tests, with a PostgreSQL of its own; stops at the first failure.
     Test {
         /// Run only the tests whose names contain this.
         filter: Option<String>,
+    },
+    /// Drives the application at random from many clients at once, with faults, and audits every answer; prints a report.
+    ///
+    /// A part of `test`, with one minute. Its arguments are those of tests/soak: `--minutes N`, `--seed S`, and others by `--help`.
+    #[command(disable_help_flag = true)]
+    Soak {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Fuzzes what parses bytes from outside, for a bounded time. A part of `test`, with 10 seconds for each target.
+    Fuzz(fuzz::Options),
+    /// Checks licences, duplicates, sources and advisories of all dependencies by the rules of deny.toml. A part of `test`.
+    Deny {
+        /// Fail, rather than say so, where the database of advisories can't be reached.
+        #[arg(long)]
+        require_advisories: bool,
     },
     /// Applies the migrations that a database lacks.
     Migrate {
@@ -61,6 +79,9 @@ fn main() -> ExitCode {
         Command::Build => components::build(components::Scope::WithTestOnly),
         Command::Up(options) => up::run(&options),
         Command::Test { filter } => test::run(filter.as_deref()),
+        Command::Soak { arguments } => soak::run(&arguments),
+        Command::Fuzz(options) => fuzz::run(&options),
+        Command::Deny { require_advisories } => deny::run(require_advisories),
         Command::Migrate { database_url } => {
             migrate::run(database_url.as_deref().filter(|url| !url.is_empty()))
         }

@@ -13,8 +13,8 @@ pub fn run(url: Option<&str>) -> Result<()> {
         // Nobody else uses the server, so it runs for as long as this takes.
         Some(_lock) => {
             let server = home.start(&[])?;
-            database::migrate(&up::application_database(&server.superuser_url())?)
+            database::migrate(&up::application_database(&server.superuser_url())?.owner)
         }
-        None => database::migrate(&up::application_database(&home.superuser_url()?)?),
+        None => database::migrate(&up::application_database(&home.superuser_url()?)?.owner),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     components::{self, Scope},
-    lock,
+    deny, fuzz, lock,
     postgres::{Home, Server},
     processes, progress, project,
 };
@@ -18,12 +18,30 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         processes::run("cargo clippy", clippy.args(["--all-targets", "--", "-D", "warnings"]))
     })?;
     components::lint()?;
-    components::build(Scope::WithTestOnly)?;
+    deny::run(false)?;
+    if filter.is_none() {
+        fuzz::run(&fuzz::Options::in_tests())?;
+    }
+    build_application(&["host"])?;
+    with_postgres(|url| test(filter, url))
+}
 
+/// Builds the components, the test-only ones too, and these programs, which run them.
+pub fn build_application(programs: &[&str]) -> Result<()> {
+    components::build(Scope::WithTestOnly)?;
+    progress::step(&format!("Building {}", programs.join(" and ")), || {
+        let mut build = project::cargo("build");
+        build.args(programs.iter().flat_map(|program| ["--package", program]));
+        processes::run("cargo build", &mut build)
+    })
+}
+
+/// Does `work` with the superuser's URL of a PostgreSQL with nothing in it, which ends with it.
+pub fn with_postgres(work: impl FnOnce(&str) -> Result<()>) -> Result<()> {
     let lock_file = project::target().join("test-postgres.lock");
-    let _lock = lock::take(&lock_file, "another `cargo xtask test` of this checkout")?;
+    let _lock = lock::take(&lock_file, "another test of this checkout")?;
     let server = progress::step("Starting a PostgreSQL for the tests", start_postgres)?;
-    let result = test(filter, &server.superuser_url());
+    let result = work(&server.superuser_url());
     drop(server);
     result.and(postgres_home()?.remove())
 }
@@ -43,7 +61,7 @@ fn postgres_home() -> Result<Home> {
     Home::new(project::target().join("test-postgres"))
 }
 
-/// A server with nothing in it, whose data need not survive anything.
+/// A server whose data need not survive anything.
 fn start_postgres() -> Result<Server> {
     let home = postgres_home()?;
     home.end_leftover()?;

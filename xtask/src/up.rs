@@ -3,7 +3,7 @@
 use crate::{
     application::{self, Runtime},
     components::{self, Scope},
-    database::{self, Address},
+    database::{self, Address, Urls},
     demo,
     litellm::{self, LiteLlm},
     lock::{self, Lock},
@@ -56,8 +56,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
 
     // What was started last is dropped first, on every way out of here.
-    let (mut postgres, database_url) = start_database(own_database)?;
-    database::migrate(&database_url)?;
+    let (mut postgres, urls) = start_database(own_database)?;
+    database::migrate(&urls.owner)?;
+    let database_url = urls.application;
     let (mut stand_in, mut litellm) = start_litellm(own_litellm)?;
     let admin_key = AdminKey::find()?;
     let title = match runtime {
@@ -103,14 +104,15 @@ pub fn run(options: &Options) -> Result<()> {
     })
 }
 
-fn start_database(own: Option<String>) -> Result<(Option<Server>, String)> {
-    if let Some(url) = own {
-        return Ok((None, url));
+fn start_database(own: Option<String>) -> Result<(Option<Server>, Urls)> {
+    if let Some(application) = own {
+        let owner = variable("MIGRATION_DATABASE_URL").unwrap_or_else(|| application.clone());
+        return Ok((None, Urls { owner, application }));
     }
     let home = database_home()?;
     let server = progress::step("Starting PostgreSQL", || home.start(&[]))?;
-    let url = application_database(&server.superuser_url())?;
-    Ok((Some(server), url))
+    let urls = application_database(&server.superuser_url())?;
+    Ok((Some(server), urls))
 }
 
 fn start_litellm(own: Option<LiteLlm>) -> Result<(Option<Process>, LiteLlm)> {
@@ -160,8 +162,8 @@ pub fn database_home() -> Result<Home> {
     Home::new(project::data()?.join("postgres"))
 }
 
-/// The URL of the application's database in the private server, made if need be.
-pub fn application_database(superuser_url: &str) -> Result<String> {
+/// The application's database in the private server, made if need be.
+pub fn application_database(superuser_url: &str) -> Result<Urls> {
     database::make_application_database(superuser_url, &secret::kept("database-password")?)
 }
 

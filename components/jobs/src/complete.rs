@@ -80,7 +80,7 @@ pub async fn complete(
         optional_text(end.error_message),
     ];
     let Completion { completion, alerts } =
-        change.run(change!("complete_job($2, $3, $4, $5::text::json, $6)"), parameters).await?;
+        change.insist(change!("complete_job($2, $3, $4, $5::text::json, $6)"), parameters).await?;
     if alerts {
         alerts::deliver();
     }

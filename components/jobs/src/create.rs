@@ -6,13 +6,14 @@ use shared::{
     auth::Principal,
     change,
     change::Change,
-    database::{optional_text, text},
+    database::{optional_text, text, uuid},
     error::Result,
     input::{Body, Label, Metadata, Seconds, Slug},
     settings,
 };
 use spin_sdk::pg::ParameterValue;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// What a job is for.
 #[derive(Deserialize, ToSchema)]
@@ -61,6 +62,7 @@ pub async fn create(
         text(new.job_type),
         text(new.metadata),
         ParameterValue::Int32(lifetime),
+        uuid(Uuid::now_v7()),
     ];
-    change.run(change!("create_job($2, $3, $4, $5, $6::text::json, $7)"), parameters).await.map(Json)
+    change.insist(change!("create_job($2, $3, $4, $5, $6::text::json, $7, $8)"), parameters).await.map(Json)
 }

@@ -2,11 +2,7 @@
 
 use axum::{Json, http::StatusCode};
 use serde::Serialize;
-use shared::{
-    database,
-    error::Result,
-    litellm::{admin, within},
-};
+use shared::{database, error::Result, litellm::admin, time::within};
 use std::time::Duration;
 use utoipa::ToSchema;
 

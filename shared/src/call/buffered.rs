@@ -5,7 +5,7 @@ use crate::{auth::TeamKey, change::Change, error::Result};
 use axum::response::{IntoResponse, Response};
 use std::time::Duration;
 
-/// How long an answer may take to arrive once it has begun.
+/// How long it may take to write what became of a call, once a model has answered. An answer that has begun is a whole one.
 const LIFETIME: Duration = Duration::from_secs(60);
 
 /// Makes a buffered call; `form` makes the answer of a model's.

@@ -57,14 +57,8 @@ struct Choice<'a> {
 }
 
 impl Form {
-    /// A piece of the answer.
-    pub(super) fn chunk(
-        self,
-        call_id: Uuid,
-        model_group: &str,
-        created: u64,
-        chunk: &Chunk,
-    ) -> Option<Bytes> {
+    /// The event for a piece of the answer; `None` when nothing in it is for the caller. `created` is in seconds since 1970.
+    pub fn chunk(self, call_id: Uuid, model_group: &str, created: u64, chunk: &Chunk) -> Option<Bytes> {
         let choice = chunk.choices.first()?;
         let delta: BTreeMap<&str, &RawValue> = choice
             .delta
@@ -164,6 +158,8 @@ fn summary(streamed: &Streamed, settled: Settled) -> Option<Bytes> {
 fn data(value: &impl Serialize) -> Option<Bytes> {
     let mut event = b"data: ".to_vec();
     serde_json::to_writer(&mut event, value).ok()?;
+    // Members go on as they came. An end of a line can only stand between tokens there, and would end the event's line here.
+    event.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
     event.extend_from_slice(b"\n\n");
     Some(event.into())
 }

@@ -8,10 +8,9 @@ use crate::{
     auth::TeamKey,
     change::Change,
     error::{Error, Result},
-    litellm::{
-        chat::{Chunk, Class, Event, Events, Failure, Usage},
-        within,
-    },
+    litellm::chat::{Chunk, Class, Event, Events, Failure, Usage},
+    settings,
+    time::within,
 };
 use axum::{
     body::{Body, Bytes},
@@ -31,9 +30,6 @@ use std::{
 /// How long the model may be silent before the caller gets a sign of life.
 const PING_AFTER: Duration = Duration::from_secs(15);
 
-/// How long a stream may take from its first event to its last.
-const LIFETIME: Duration = Duration::from_secs(3600);
-
 /// Events that may wait for a slow reader before the model is read no further.
 const WAITING_EVENTS: usize = 16;
 
@@ -48,7 +44,8 @@ pub async fn stream(
     request: &CallRequest<'_>,
     form: Form,
 ) -> Result<Response> {
-    let mut call = match open(key, change, place, request, LIFETIME).await? {
+    let lifetime = Duration::from_secs(settings::parsed("llm_stream_seconds").await?);
+    let mut call = match open(key, change, place, request, lifetime).await? {
         Opened::Call(call) => call,
         Opened::Kept(kept) => {
             return Ok(match *kept {
@@ -94,6 +91,8 @@ struct Relay {
     /// The caller reads no more, and may come back.
     gone: bool,
     form: Form,
+    /// When the first event came.
+    begun: Instant,
     /// When the answer began, in seconds since 1970.
     created: u64,
     /// Pieces with content: about as many tokens, for a stream that breaks off before its usage comes.
@@ -122,6 +121,7 @@ impl Relay {
             caller,
             gone: false,
             form,
+            begun: Instant::now(),
             created: now(),
             pieces: 0,
             usage: None,
@@ -165,7 +165,11 @@ impl Relay {
     async fn next(&mut self, events: &mut Events) -> Result<Event, Broken> {
         let since = Instant::now();
         loop {
-            let patience = self.call.idle_limit().saturating_sub(since.elapsed());
+            let idle = self.call.idle_limit().saturating_sub(since.elapsed());
+            let patience = idle.min(self.call.lifetime().saturating_sub(self.begun.elapsed()));
+            if patience.is_zero() {
+                return Err(Broken::Model(Class::TimedOut));
+            }
             match within(patience.min(PING_AFTER), events.next()).await {
                 Some(Ok(event)) => return Ok(event),
                 Some(Err(Failure { class, .. })) => return Err(Broken::Model(class)),

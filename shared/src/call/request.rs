@@ -7,13 +7,16 @@
 use crate::{
     database::{optional_text, text},
     error::{Error, Result},
-    input::{Fields, Label, Metadata, Slug, check_storable, parse_body},
+    input::{Fields, Label, Metadata, Object, Slug, check_storable, parse_body},
     settings,
 };
 use serde::Deserialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 use spin_sdk::pg::ParameterValue;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// OpenAI's parameters of a chat completion that pass through. `model`, `messages` and `stream` are ours to set.
 pub(super) const PASSED_THROUGH: &[&str] = &[
@@ -143,12 +146,13 @@ impl<'a> CallRequest<'a> {
                 format!("this route answers with stream = {streamed}; expected that or none"),
             ));
         }
-        let options: Option<StreamOptions> = optional("stream_options", fields.remove("stream_options"))?;
+        let options: Option<Object<StreamOptions>> =
+            optional("stream_options", fields.remove("stream_options"))?;
         fields.retain(|_, value| value.get() != "null");
         for (name, value) in &fields {
             check_parameter(name, value)?;
         }
-        let include_usage = options.is_some_and(|options| options.include_usage);
+        let include_usage = options.is_some_and(|Object(options)| options.include_usage);
         Ok(Self {
             model_group,
             purpose,
@@ -163,6 +167,29 @@ impl<'a> CallRequest<'a> {
     /// The messages as they came.
     pub fn messages(&self) -> &str {
         self.messages.get()
+    }
+
+    /// Whether a text quotes the messages, however it writes what stands between letters and digits.
+    pub fn is_quoted_in(&self, text: &str) -> bool {
+        let text = letters(text);
+        let runs: HashSet<&[char]> = text.windows(QUOTE).collect();
+        if runs.is_empty() {
+            return false;
+        }
+        // Nested too deeply to look into: then it may be.
+        let Ok(messages) = serde_json::from_str(self.messages.get()) else { return true };
+        let mut left = vec![messages];
+        while let Some(value) = left.pop() {
+            match value {
+                Value::String(said) if letters(&said).windows(QUOTE).any(|run| runs.contains(run)) => {
+                    return true;
+                }
+                Value::Array(values) => left.extend(values),
+                Value::Object(members) => left.extend(members.into_values()),
+                _ => {}
+            }
+        }
+        false
     }
 
     /// The body for LiteLLM: `config` holds the model's defaults for what the caller leaves open.
@@ -183,6 +210,13 @@ impl<'a> CallRequest<'a> {
         }
         serde_json::to_vec(&body).map_err(Error::internal)
     }
+}
+
+/// So many letters and digits of a prompt in a row are a quote of it, and no coincidence.
+const QUOTE: usize = 12;
+
+fn letters(text: &str) -> Vec<char> {
+    text.chars().filter(|c| c.is_alphanumeric()).collect()
 }
 
 /// What of OpenAI's `stream_options` makes a difference here.
@@ -228,8 +262,24 @@ fn check_parameter(name: &str, value: &RawValue) -> Result<()> {
         "top_p" => bounded(name, value, 0.0, 1.0, false),
         "max_tokens" | "max_completion_tokens" => bounded(name, value, 1.0, 10_000_000.0, true),
         "n" => bounded(name, value, 1.0, 1.0, true),
+        "tools" => check_tools(value),
         _ => Ok(()),
     }
+}
+
+/// Only tools that the caller runs. Other kinds LiteLLM runs itself, with its operator's rights: it searches any vector store that it
+/// knows, and asks any MCP server (docs.litellm.ai/docs/completion/knowledgebase, /docs/mcp).
+fn check_tools(tools: &RawValue) -> Result<()> {
+    let Ok(tools) = serde_json::from_str::<Vec<BTreeMap<String, &RawValue>>>(tools.get()) else {
+        return Err(Error::invalid("tools", "expected a list of objects"));
+    };
+    for (index, tool) in tools.iter().enumerate() {
+        let kind = tool.get("type").and_then(|kind| serde_json::from_str::<String>(kind.get()).ok());
+        if !matches!(kind.as_deref(), Some("function" | "custom")) {
+            return Err(Error::invalid(&format!("tools[{index}].type"), "expected function or custom"));
+        }
+    }
+    Ok(())
 }
 
 fn bounded(name: &str, value: &RawValue, min: f64, max: f64, whole: bool) -> Result<()> {
@@ -263,7 +313,7 @@ fn check_messages(messages: &RawValue) -> Result<()> {
     }
     for (index, message) in messages.iter().enumerate() {
         let place = format!("[{index}]");
-        let Ok(message) = serde_json::from_str::<Message>(message.get()) else {
+        let Ok(Object(message)) = serde_json::from_str::<Object<Message>>(message.get()) else {
             return wrong(&place, "expected an object with role and content");
         };
         if !message.role.as_deref().is_some_and(|role| ROLES.contains(&role)) {
@@ -300,9 +350,20 @@ mod tests {
     }
 
     #[test]
+    fn a_quote_of_the_messages_is_recognised_in_another_spelling() {
+        let body =
+            r#"{"messages":[{"role":"user","content":[{"type":"text","text":"One \"two\"\nthree, four"}]}]}"#;
+        let request = CallRequest::parse(body.as_bytes(), Streaming::Never).unwrap();
+        assert!(request.is_quoted_in("Invalid content: 'One \\'two\\' three four' is no"));
+        for other in ["", "two three", "Invalid role 'user': expected a text"] {
+            assert!(!request.is_quoted_in(other), "{other}");
+        }
+    }
+
+    #[test]
     fn messages_and_parameters_go_on_as_they_came() {
         let body = format!(
-            r#"{{"model_group":"Chat",{MESSAGES},"temperature":0.70,"seed":12345678901234567890,"tools":[{{"b":1,"a":2}}],"user":null}}"#
+            r#"{{"model_group":"Chat",{MESSAGES},"temperature":0.70,"seed":12345678901234567890,"tools":[{{"type":"function","b":1,"a":2}}],"user":null}}"#
         );
         let request = CallRequest::parse(body.as_bytes(), Streaming::Never).unwrap();
         let config = serde_json::from_str(r#"{"temperature":0.1,"max_tokens":7,"timeout_ms":9}"#).unwrap();
@@ -310,7 +371,7 @@ mod tests {
         assert_eq!(
             sent,
             format!(
-                r#"{{"max_tokens":7,{MESSAGES},"model":"gpt-4o","seed":12345678901234567890,"stream":false,"temperature":0.70,"tools":[{{"b":1,"a":2}}]}}"#
+                r#"{{"max_tokens":7,{MESSAGES},"model":"gpt-4o","seed":12345678901234567890,"stream":false,"temperature":0.70,"tools":[{{"type":"function","b":1,"a":2}}]}}"#
             )
         );
     }
@@ -369,6 +430,8 @@ mod tests {
             (r#""model_group":"a","model":"a""#, "model: given beside model_group, for which it stands"),
             (r#""model":"a/b""#, "model: expected 1 to 128 of A-Z a-z 0-9 _ . -"),
             (r#""call_metadata":[]"#, "call_metadata: expected a JSON object"),
+            (r#""tools":{}"#, "tools: expected a list of objects"),
+            (r#""tools":[{"type":"mcp"}]"#, "tools[0].type: expected function or custom"),
         ] {
             assert_eq!(refusal(&format!("{{{MESSAGES},{field}}}")), expected);
         }
@@ -380,6 +443,7 @@ mod tests {
             ("null", "messages: expected a list of chat messages"),
             ("[]", "messages: expected at least one chat message"),
             ("[1]", "messages[0]: expected an object with role and content"),
+            (r#"[["user","x",null,null]]"#, "messages[0]: expected an object with role and content"),
             (
                 r#"[{"content":"x"}]"#,
                 "messages[0].role: expected one of assistant, developer, function, system, tool, user",

@@ -1,11 +1,14 @@
 //! Request bodies.
 
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    time::within,
+};
 use axum::{
     body::Bytes,
     extract::FromRequestParts,
     http::{
-        HeaderMap,
+        HeaderMap, HeaderValue,
         header::{CONTENT_ENCODING, CONTENT_LENGTH},
         request::Parts,
     },
@@ -16,7 +19,7 @@ use serde::{
     de::{DeserializeOwned, Error as _, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::value::RawValue;
-use std::{collections::BTreeMap, fmt, marker::PhantomData};
+use std::{collections::BTreeMap, fmt, marker::PhantomData, time::Duration};
 
 /// The most that a body may hold.
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
@@ -114,17 +117,30 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
-/// Reads a body to its end, unless it is compressed or larger than [`MAX_BODY_BYTES`].
+/// How long a body may take to arrive.
+const BODY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Reads a body to its end, unless it is compressed, larger than [`MAX_BODY_BYTES`], or takes longer than [`BODY_LIMIT`].
 pub(crate) async fn read(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes> {
+    within(BODY_LIMIT, read_all(headers, body)).await.unwrap_or_else(|| {
+        let seconds = BODY_LIMIT.as_secs();
+        Err(Error::new(Code::RequestTimeout, format!("body: expected within {seconds} seconds")))
+    })
+}
+
+async fn read_all(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes> {
     let too_large = || Error::new(Code::TooLarge, format!("body: expected at most {MAX_BODY_BYTES} bytes"));
-    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+    let plain = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(CONTENT_ENCODING).iter().all(plain) {
         return Err(Error::new(Code::UnsupportedMediaType, "content-encoding: expected none"));
     }
-    let announced: usize = headers
+    // More than a `usize` can tell, which has 32 bits here, is too large as well.
+    let announced: u64 = headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())
         .and_then(|length| length.parse().ok())
         .unwrap_or_default();
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
     if announced > MAX_BODY_BYTES {
         return Err(too_large());
     }

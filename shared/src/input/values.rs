@@ -215,7 +215,7 @@ pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 /// A whole number between `min` and `max`, written with a fraction of zero or not (`100.0` is 100: one guide sends amounts so).
 pub fn integer<'de, D: Deserializer<'de>>(deserializer: D, min: i64, max: i64) -> Result<i64, D::Error> {
     let raw = Box::<RawValue>::deserialize(deserializer)?;
-    Usd::parse(raw.get())
+    Usd::parse_exactly(raw.get())
         .filter(|number| number.0.fract().is_zero())
         .and_then(|number| number.0.to_i64())
         .filter(|number| (min..=max).contains(number))

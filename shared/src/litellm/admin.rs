@@ -11,7 +11,7 @@ use crate::{
     settings,
 };
 use axum::http::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
@@ -154,7 +154,11 @@ pub async fn update_team(wanted: &Wanted) -> Result<()> {
                 body.insert("duration".into(), format!("{seconds}s").into());
             }
         }
-        accepted(ask(Method::POST, "/key/update", Some(&body)).await?, "/key/update")?;
+        let answer = ask(Method::POST, "/key/update", Some(&body)).await?;
+        // Gone there: another request has revoked it meanwhile, and tells the rest.
+        if answer.status != StatusCode::NOT_FOUND {
+            accepted(answer, "/key/update")?;
+        }
     }
     let mut body = wanted.limits();
     if let Some(body) = body.as_object_mut() {
@@ -232,21 +236,27 @@ async fn ask<T: Serialize>(method: Method, path: &str, body: Option<&T>) -> Resu
 
 /// A successful answer, or what its failure means to the caller of ours.
 fn accepted(answer: Answer, path: &str) -> Result<Answer> {
-    if answer.status.is_success() {
+    let Answer { status, body, .. } = &answer;
+    // What is no JSON comes from something else at LiteLLM's address.
+    if status.is_success() && serde_json::from_slice::<IgnoredAny>(body).is_ok() {
         return Ok(answer);
     }
     let problem = answer.problem();
     let kind = problem.kind.as_deref().unwrap_or_default();
-    if answer.status.is_server_error() {
-        let cause = format!("{path}: LiteLLM answered {} {kind}", answer.status);
-        return Err(Error::unavailable("LiteLLM").caused_by(cause));
+    let comes_again = matches!(*status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+    if status.is_client_error() && !comes_again {
+        // The message may quote what was sent; of that only keys are secret here, and they are not in a message.
+        return Err(Error::internal(format!(
+            "{path}: LiteLLM answered {status} {kind}: {}",
+            problem.message
+        )));
     }
-    // The message may quote what was sent, but nothing of that is secret here; keys are sent as hashes.
-    Err(Error::internal(format!("{path}: LiteLLM answered {} {kind}: {}", answer.status, problem.message)))
+    Err(Error::unavailable("LiteLLM").caused_by(format!("{path}: LiteLLM answered {status} {kind}")))
 }
 
 fn understood<T: for<'de> Deserialize<'de>>(answer: Answer, path: &str) -> Result<T> {
     // The body is not logged: it may hold a new key.
-    serde_json::from_slice(&answer.body)
-        .map_err(|_| Error::internal(format!("{path}: LiteLLM's answer has another form")))
+    serde_json::from_slice(&answer.body).map_err(|_| {
+        Error::unavailable("LiteLLM").caused_by(format!("{path}: LiteLLM's answer has another form"))
+    })
 }

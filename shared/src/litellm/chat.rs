@@ -1,19 +1,25 @@
 //! Chat completions: one attempt with one model.
 
-use super::{Answer, Envelope, Problem, Unanswered, read, send, within};
+use super::{Answer, Envelope, Problem, Unanswered, read, send, sse};
 use crate::{
     auth::VirtualKey,
     error::{Code, Error, Result},
     money::Usd,
+    time::within,
 };
 use axum::http::{Method, StatusCode};
-use eventsource_stream::{EventStream, Eventsource};
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use http_body_util::BodyDataStream;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use spin_sdk::{http::Response, wasip3::http_compat::IncomingResponseBody};
-use std::{collections::BTreeMap, pin::Pin, time::Duration};
+use spin_sdk::http::Response;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    pin::Pin,
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// Why a model gave no answer.
@@ -59,6 +65,14 @@ pub enum Class {
 }
 
 impl Class {
+    /// The same without the provider's words.
+    pub fn without_words(self) -> Self {
+        match self {
+            Class::BadRequest(_) => Class::BadRequest(REFUSED.into()),
+            class => class,
+        }
+    }
+
     /// Whether another model may do better.
     pub fn worth_another_model(&self) -> bool {
         use Class::*;
@@ -125,7 +139,8 @@ fn classify(answer: &Answer, problem: &Problem) -> Class {
     match (answer.status.as_u16(), kind) {
         (_, "budget_exceeded") => Class::BudgetExhausted,
         (429, _) if answer.header("rate_limit_type").is_some() => {
-            Class::RateLimited(answer.header("retry-after").map(str::to_owned))
+            let seconds = answer.header("retry-after").filter(|seconds| seconds.parse::<u32>().is_ok());
+            Class::RateLimited(seconds.map(str::to_owned))
         }
         (429, _) => Class::Overloaded,
         (408, _) => Class::TimedOut,
@@ -141,14 +156,18 @@ fn classify(answer: &Answer, problem: &Problem) -> Class {
     }
 }
 
+/// What a caller is told where the provider has no words of its own, or none that can be passed on.
+const REFUSED: &str = "The model refused the request";
+
 /// The provider's own words out of LiteLLM's message, which wraps them in the names of exceptions, models and deployments.
 fn provider_message(message: &str) -> String {
     let first_line = message.lines().next().unwrap_or_default();
     let words = first_line.split_once("Exception - ").map_or(first_line, |(_, words)| words);
     if words.is_empty() || words.starts_with("litellm.") {
-        "The model refused the request".into()
+        REFUSED.into()
     } else {
-        words.into()
+        // The provider may quote what it was sent. This is kept as text, which can't hold U+0000.
+        words.replace(char::is_control, "\u{fffd}")
     }
 }
 
@@ -193,7 +212,7 @@ pub struct Attempt<'a> {
     pub call_id: Uuid,
     /// The team's key.
     pub key: &'a VirtualKey,
-    /// How long the head of the answer, its body, or the next event of a stream may take.
+    /// How long the answer may take, or a stream its first event.
     pub limit: Duration,
 }
 
@@ -207,26 +226,29 @@ impl Attempt<'_> {
 
     /// A buffered answer.
     pub async fn complete(self, body: Vec<u8>) -> Result<Result<Completion, Failure>> {
+        let since = Instant::now();
         let response = match self.send(body).await? {
             Ok(response) => response,
             Err(failure) => return Ok(Err(failure)),
         };
-        Ok(read(response, self.limit).await.map_err(Failure::from).and_then(|answer| completion(&answer)))
+        let left = self.limit.saturating_sub(since.elapsed());
+        Ok(read(response, left).await.map_err(Failure::from).and_then(|answer| completion(&answer)))
     }
 
     /// A stream that has brought its first event: up to there, a failure is one like that of a buffered answer.
     pub async fn stream(self, body: Vec<u8>) -> Result<Result<Events, Failure>> {
+        let since = Instant::now();
         let response = match self.send(body).await? {
             Ok(response) => response,
             Err(failure) => return Ok(Err(failure)),
         };
+        let left = self.limit.saturating_sub(since.elapsed());
         if response.status() != StatusCode::OK {
-            let answer = read(response, self.limit).await;
+            let answer = read(response, left).await;
             return Ok(Err(answer.map_or_else(Failure::from, |answer| Failure::of(&answer))));
         }
-        let mut events =
-            Events { inner: Box::pin(BodyDataStream::new(response.into_body()).eventsource()), first: None };
-        Ok(match within(self.limit, events.next()).await {
+        let mut events = Events::of(BodyDataStream::new(response.into_body()));
+        Ok(match within(left, events.next()).await {
             None => Err(Unanswered::TimedOut.into()),
             Some(Err(failure)) => Err(failure),
             Some(Ok(event)) => {
@@ -237,7 +259,8 @@ impl Attempt<'_> {
     }
 }
 
-fn completion(answer: &Answer) -> Result<Completion, Failure> {
+/// What an answer to a request for a completion means.
+pub fn completion(answer: &Answer) -> Result<Completion, Failure> {
     #[derive(Deserialize)]
     struct Whole {
         choices: Vec<Choice>,
@@ -296,20 +319,32 @@ pub struct ChunkChoice {
 
 /// The events of a stream.
 pub struct Events {
-    inner: Pin<Box<EventStream<BodyDataStream<IncomingResponseBody>>>>,
+    body: Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>,
+    reader: sse::Reader,
     first: Option<Event>,
 }
 
 impl Events {
+    /// Those of a body, in whatever chunks it arrives.
+    pub fn of<E: fmt::Display>(body: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Self {
+        let body = body.map(|chunk| chunk.map_err(|error| error.to_string()));
+        Self { body: Box::pin(body), reader: sse::Reader::default(), first: None }
+    }
+
     /// The next event. An end without `[DONE]` is a failure: LiteLLM ends so after an error in the middle.
     pub async fn next(&mut self) -> Result<Event, Failure> {
         if let Some(event) = self.first.take() {
             return Ok(event);
         }
-        match self.inner.next().await {
-            None => Err(Failure::of_model("the stream ended early".into())),
-            Some(Err(error)) => Err(Failure::of_model(error.to_string())),
-            Some(Ok(event)) => parse_event(&event.data),
+        loop {
+            if let Some(data) = self.reader.next() {
+                return parse_event(&data);
+            }
+            match self.body.next().await {
+                None => return Err(Failure::of_model("the stream ended early".into())),
+                Some(Err(reason)) => return Err(Failure::of_model(reason)),
+                Some(Ok(chunk)) => self.reader.push(&chunk).map_err(Failure::of_model)?,
+            }
         }
     }
 }

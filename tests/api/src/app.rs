@@ -1,6 +1,6 @@
 //! The application under test, and what tests need set up.
 
-use crate::{Client, Database};
+use crate::{Client, Database, Team, client::ADMIN_KEY};
 use host::{Application, Logs, Running, Settings};
 use litellm_stand_in::{Config, StandIn};
 use serde_json::{Value, json};
@@ -9,7 +9,6 @@ use std::{
     path::Path,
     sync::{Arc, LazyLock, Mutex},
 };
-use uuid::Uuid;
 
 /// The components, compiled once per process.
 static APPLICATION: LazyLock<Application> = LazyLock::new(|| {
@@ -18,11 +17,11 @@ static APPLICATION: LazyLock<Application> = LazyLock::new(|| {
 });
 
 /// Variables that every test's application gets; [`Options::variables`] come on top.
-const TEST_VARIABLES: [(&str, &str); 2] = [("admin_key", ADMIN_KEY), ("llm_timeout_seconds", "10")];
+pub const TEST_VARIABLES: [(&str, &str); 3] =
+    [("admin_key", ADMIN_KEY), ("llm_timeout_seconds", "10"), ("llm_idle_seconds", "10")];
 
-const ADMIN_KEY: &str = "test-admin-key";
-
-fn repository() -> &'static Path {
+/// The folder with `spin.toml`.
+pub fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
@@ -45,47 +44,6 @@ pub struct TestApp {
     running: Running,
     http: reqwest::Client,
     logs: Arc<Mutex<Vec<u8>>>,
-}
-
-/// A team that a test acts as.
-#[derive(Clone)]
-pub struct Team {
-    /// Its id.
-    pub id: String,
-    /// Its virtual key.
-    pub key: String,
-    /// A client with that key.
-    pub client: Client,
-}
-
-impl Team {
-    /// Opens a job and gives its id.
-    pub async fn job(&self) -> String {
-        let job =
-            self.client.post("/api/jobs/create", json!({"team_id": self.id, "job_type": "test"})).await.ok();
-        job["job_id"].as_str().expect("a job_id").to_owned()
-    }
-
-    /// Makes a buffered call with this prompt in the default group.
-    pub async fn call(&self, job: &str, prompt: &str) -> crate::Answer {
-        let body = json!({"messages": [{"role": "user", "content": prompt}]});
-        self.client.post(&format!("/api/jobs/{job}/llm-call"), body).await
-    }
-
-    /// Ends a job.
-    pub async fn complete(&self, job: &str, status: &str) -> crate::Answer {
-        self.client.post(&format!("/api/jobs/{job}/complete"), json!({"status": status})).await
-    }
-
-    /// Reads a job.
-    pub async fn read(&self, job: &str) -> Value {
-        self.client.get(&format!("/api/jobs/{job}")).await.ok()
-    }
-
-    /// Its balance.
-    pub async fn balance(&self) -> Value {
-        self.client.get(&format!("/api/credits/teams/{}/balance", self.id)).await.ok()
-    }
 }
 
 impl TestApp {
@@ -144,7 +102,7 @@ impl TestApp {
 
     /// A client that shows this header.
     pub fn client(&self, identity: Option<(&'static str, String)>) -> Client {
-        Client { http: self.http.clone(), base: self.url(), identity }
+        Client { http: self.http.clone(), base: self.url(), identity: None }.with(identity)
     }
 
     /// The admin.
@@ -164,27 +122,12 @@ impl TestApp {
 
     /// An organization with a new id.
     pub async fn organization(&self) -> String {
-        let id = unique("org");
-        self.admin()
-            .post("/api/organizations/create", json!({"organization_id": id, "name": "Test"}))
-            .await
-            .ok();
-        id
+        self.admin().new_organization().await
     }
 
     /// A model group with a new name and these models, in order.
     pub async fn model_group(&self, models: &[&str]) -> String {
-        let name = unique("Group");
-        let models: Vec<Value> = models
-            .iter()
-            .zip(0..)
-            .map(|(model, priority)| json!({"model_name": model, "priority": priority}))
-            .collect();
-        self.admin()
-            .post("/api/model-groups/create", json!({"group_name": name, "models": models}))
-            .await
-            .ok();
-        name
+        self.admin().new_model_group(models).await
     }
 
     /// A team with these credits, whose default group has the one model `gpt-4o-mini`.
@@ -200,23 +143,6 @@ impl TestApp {
 
     /// A team made of these fields, completed with an organization, an id and a model group where they are missing.
     pub async fn team_with(&self, fields: Value) -> Team {
-        let mut body = fields;
-        let fields = body.as_object_mut().expect("an object");
-        if !fields.contains_key("organization_id") {
-            fields.insert("organization_id".into(), self.organization().await.into());
-        }
-        if !fields.contains_key("model_groups") && !fields.contains_key("access_groups") {
-            fields.insert("model_groups".into(), json!([self.model_group(&["gpt-4o-mini"]).await]));
-        }
-        fields.entry("team_id").or_insert_with(|| unique("team").into());
-        let team = self.admin().post("/api/teams/create", body).await.ok();
-        let text = |name: &str| team[name].as_str().expect(name).to_owned();
-        let (id, key) = (text("team_id"), text("virtual_key"));
-        Team { id, client: self.bearer(&key), key }
+        self.admin().new_team(fields).await
     }
-}
-
-/// An id that no other test has, against a LiteLLM that several share too.
-fn unique(what: &str) -> String {
-    format!("{what}-{}", Uuid::now_v7().simple())
 }

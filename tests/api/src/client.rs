@@ -4,6 +4,9 @@ use futures::StreamExt;
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::Value;
 
+/// The admin key of every application under test.
+pub(crate) const ADMIN_KEY: &str = "test-admin-key";
+
 /// Somebody who sends requests.
 #[derive(Clone)]
 pub struct Client {
@@ -14,6 +17,32 @@ pub struct Client {
 }
 
 impl Client {
+    /// Somebody without a key, at `base` (`http://127.0.0.1:PORT`), whose every request has a connection of its own: for servers that
+    /// may be gone the next moment.
+    pub fn new(base: String) -> Self {
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
+        Self { http, base, identity: None }
+    }
+
+    /// The same connections, by the admin, whose key in tests is always the same one.
+    pub fn as_admin(&self) -> Self {
+        self.with(Some(("x-admin-key", ADMIN_KEY.into())))
+    }
+
+    /// The same connections, by whoever has this virtual key.
+    pub fn as_team(&self, key: &str) -> Self {
+        self.with(Some(("authorization", format!("Bearer {key}"))))
+    }
+
+    /// The same persona at another address.
+    pub fn at(&self, base: String) -> Self {
+        Self { base, ..self.clone() }
+    }
+
+    pub(crate) fn with(&self, identity: Option<(&'static str, String)>) -> Self {
+        Self { identity, ..self.clone() }
+    }
+
     /// A request with this persona's identity, for what the other methods don't cover.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
@@ -50,9 +79,7 @@ impl Client {
 
     /// Opens a stream and reads nothing yet.
     pub async fn stream(&self, path: &str, body: Value) -> Sse {
-        let response =
-            self.request(Method::POST, path).body(body.to_string()).send().await.expect("an answer");
-        Sse::new(response)
+        Sse::of(self.request(Method::POST, path).body(body.to_string())).await
     }
 }
 
@@ -72,11 +99,16 @@ pub struct Answer {
 impl Answer {
     /// Sends a request and reads the answer to its end.
     pub async fn of(request: RequestBuilder) -> Self {
-        let response = request.send().await.expect("an answer");
+        Self::try_of(request).await.expect("a complete answer")
+    }
+
+    /// [`of`](Self::of) a server that may not be there, or may go away before the answer is complete.
+    pub async fn try_of(request: RequestBuilder) -> reqwest::Result<Self> {
+        let response = request.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.expect("a complete body");
+        let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or_default();
-        Self { status, headers, text, body }
+        Ok(Self { status, headers, text, body })
     }
 
     /// The body of a successful answer; fails the test for any other.
@@ -114,7 +146,9 @@ pub struct Sse {
 }
 
 impl Sse {
-    fn new(response: reqwest::Response) -> Self {
+    /// Sends a request and reads no more than the head of the answer.
+    pub async fn of(request: RequestBuilder) -> Self {
+        let response = request.send().await.expect("an answer");
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes_stream().map(|chunk| chunk.map(|chunk| chunk.to_vec())).boxed();
         Self { status, headers, body, unread: String::new() }
@@ -140,6 +174,17 @@ impl Sse {
             let Some((_, data)) = event.split_once("data: ") else { continue };
             return (data != "[DONE]").then(|| serde_json::from_str(data).expect("JSON"));
         }
+    }
+
+    /// The whole answer, where it is no stream.
+    pub async fn into_answer(mut self) -> Answer {
+        let mut bytes = self.unread.into_bytes();
+        while let Some(chunk) = self.body.next().await {
+            bytes.extend(chunk.expect("a complete body"));
+        }
+        let text = String::from_utf8(bytes).expect("text");
+        let body = serde_json::from_str(&text).unwrap_or_default();
+        Answer { status: self.status, headers: self.headers, text, body }
     }
 
     /// All events to the end.

@@ -12,6 +12,9 @@ pub struct Database {
     pub client: Client,
 }
 
+/// As whom the application connects: a role with the rights that it has in production.
+const APPLICATION: (&str, &str) = ("llm_jobs_test", "llm-jobs-test");
+
 /// Made once per process; every database is a copy of it.
 static TEMPLATE: OnceCell<String> = OnceCell::const_new();
 
@@ -26,6 +29,13 @@ impl Database {
         connect(&server).await?.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await?;
         let mut config = server.clone();
         config.dbname(&name);
+        let client = connect(&config).await?;
+        Ok(Self { config, client })
+    }
+
+    /// Makes one on a server of a test's own, which this URL names with the rights of a superuser.
+    pub async fn create_on(server: &str) -> Result<Self> {
+        let config = make(&server.parse()?, "test").await?;
         let client = connect(&config).await?;
         Ok(Self { config, client })
     }
@@ -51,6 +61,12 @@ impl Database {
         all
     }
 
+    /// Another connection to it, as the application has it.
+    pub async fn connect_as_application(&self) -> Client {
+        let (user, password) = APPLICATION;
+        connect(self.config.clone().user(user).password(password)).await.expect("a connection")
+    }
+
     /// The variables by which the application finds it.
     pub fn variables(&self) -> [(&'static str, String); 5] {
         let host = match self.config.get_hosts().first() {
@@ -58,13 +74,13 @@ impl Database {
             _ => "127.0.0.1".into(),
         };
         let port = self.config.get_ports().first().copied().unwrap_or(5432);
-        let password = String::from_utf8_lossy(self.config.get_password().unwrap_or_default()).into_owned();
+        let (user, password) = APPLICATION;
         [
             ("database_host", host),
             ("database_port", port.to_string()),
             ("database_name", self.config.get_dbname().unwrap_or_default().into()),
-            ("database_user", self.config.get_user().unwrap_or_default().into()),
-            ("database_password", password),
+            ("database_user", user.into()),
+            ("database_password", password.into()),
         ]
     }
 }
@@ -77,11 +93,27 @@ async fn connect(config: &Config) -> Result<Client> {
 
 async fn make_template(server: &Config) -> Result<String> {
     let name = format!("template_{}", Uuid::now_v7().simple());
+    make(server, &name).await?;
+    Ok(name)
+}
+
+/// A database with this name, with all migrations applied.
+async fn make(server: &Config, name: &str) -> Result<Config> {
     connect(server).await?.batch_execute(&format!("CREATE DATABASE {name}")).await?;
     let mut config = server.clone();
-    config.dbname(&name);
+    config.dbname(name);
     migrations::apply(&address(&config)).await?;
-    Ok(name)
+    connect(&config).await?.batch_execute(&make_application_role()).await?;
+    Ok(config)
+}
+
+/// Roles belong to the server, so another process may have made it, or be at it.
+fn make_application_role() -> String {
+    let (user, password) = APPLICATION;
+    format!(
+        "DO $$ BEGIN CREATE ROLE {user} LOGIN PASSWORD '{password}' IN ROLE llm_jobs_application;
+         EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+    )
 }
 
 /// The configuration as `key=value` pairs.

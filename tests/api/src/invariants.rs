@@ -1,6 +1,6 @@
 //! What must hold after anything.
 
-use crate::TestApp;
+use crate::{Database, TestApp};
 
 /// Each answers a row for every violation.
 const INVARIANTS: [(&str, &str); 18] = [
@@ -150,18 +150,33 @@ const INVARIANTS: [(&str, &str); 18] = [
 ];
 
 impl TestApp {
+    /// [`Database::check_invariants`] of its database.
+    #[track_caller]
+    pub fn check_invariants(&self) -> impl Future<Output = ()> {
+        self.database.check_invariants()
+    }
+}
+
+impl Database {
     /// Fails the test if any invariant is violated. At the end of a test, with nothing under way.
     #[track_caller]
     pub fn check_invariants(&self) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move {
-            let mut violated = vec![];
-            for (rule, violations) in INVARIANTS {
-                let statement = format!("SELECT v::text FROM ({violations}) AS v");
-                let rows = self.database.client.query(&statement, &[]).await.expect(rule);
-                violated.extend(rows.iter().map(|row| (rule, row.get::<_, String>(0))));
-            }
+            // The test's own may have been cut.
+            let violated = violations(&self.connect().await).await;
             assert!(violated.is_empty(), "{caller}: violated: {violated:#?}");
         }
     }
+}
+
+/// The invariants that are violated, each with a row that shows it.
+pub async fn violations(client: &tokio_postgres::Client) -> Vec<(&'static str, String)> {
+    let mut violated = vec![];
+    for (rule, violations) in INVARIANTS {
+        let statement = format!("SELECT v::text FROM ({violations}) AS v");
+        let rows = client.query(&statement, &[]).await.expect(rule);
+        violated.extend(rows.iter().map(|row| (rule, row.get::<_, String>(0))));
+    }
+    violated
 }

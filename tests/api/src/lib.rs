@@ -14,7 +14,10 @@ mod client;
 mod database;
 mod invariants;
 pub mod python;
+mod setup;
 
-pub use app::{Options, Team, TestApp};
+pub use app::{Options, TEST_VARIABLES, TestApp, repository};
 pub use client::{Answer, Client, Sse};
 pub use database::Database;
+pub use invariants::violations;
+pub use setup::Team;

@@ -59,6 +59,9 @@ fn told(code: Code) -> (&'static str, &'static str) {
             "The request with the same `Idempotency-Key` is not done yet: try again.",
             "Idempotency-Key: the request with this key is still under way",
         ),
+        Code::RequestTimeout => {
+            ("The body took longer than 30 seconds to arrive.", "body: expected within 30 seconds")
+        }
         Code::TooLarge => ("The body is larger than 4 MiB.", "body: expected at most 4194304 bytes"),
         Code::UnsupportedMediaType => ("The body is compressed.", "content-encoding: expected none"),
         Code::IdempotencyMismatch => (

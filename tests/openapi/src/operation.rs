@@ -116,6 +116,7 @@ fn added(route: &Route, operation: &Operation) -> BTreeMap<u16, Vec<Code>> {
         (Code::WrongTeam, by_team),
         (Code::TeamSuspended, by_team),
         (Code::NotFound, in_path),
+        (Code::RequestTimeout, changes(route)),
         (Code::IdempotencyInProgress, changes(route)),
         (Code::TooLarge, changes(route)),
         (Code::UnsupportedMediaType, changes(route)),

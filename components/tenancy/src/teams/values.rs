@@ -89,7 +89,7 @@ fn decimal<'de, D: Deserializer<'de>>(
 }
 
 fn bounded<E: serde::de::Error>(text: &str, min: Decimal, max: Decimal) -> Result<Decimal, E> {
-    Usd::parse(text)
+    Usd::parse_exactly(text)
         .map(|Usd(number)| number)
         .filter(|number| (min..=max).contains(number) && number.normalize().scale() <= 10)
         .ok_or_else(|| E::custom(format!("expected a number from {min} to {max} with at most 10 decimals")))
@@ -158,12 +158,17 @@ impl TryFrom<String> for WebhookUrl {
         let url: Option<axum::http::Uri> = text.parse().ok();
         let fits = url.is_some_and(|url| {
             matches!(url.scheme_str(), Some("http" | "https"))
-                && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                && url.authority().is_some_and(|authority| {
+                    // A port that is none would be found out only once there is something to send.
+                    let bare = authority.as_str() == authority.host();
+                    !authority.as_str().contains('@') && (bare || authority.port_u16().is_some())
+                })
         });
-        if fits && text.len() <= 2000 {
+        // A fragment is not sent, and not looked at above.
+        if fits && text.len() <= 2000 && text.is_ascii() && !text.contains('#') {
             Ok(Self(text))
         } else {
-            Err("expected a URL with http or https, without credentials")
+            Err("expected a URL with http or https, without credentials and fragment")
         }
     }
 }

@@ -218,16 +218,26 @@ async fn models_that_change_while_a_team_is_created_reach_its_key() {
         "organization_id": app.organization().await, "team_id": id, "model_groups": [group], "access_groups": ["All"],
         "credits_allocated": 5,
     });
-    // With this the request gets as far as LiteLLM, and waits for its last statement.
+    // With this the request gets as far as LiteLLM, and its last statement waits before it begins.
     let other = app.database.connect().await;
-    other.batch_execute("BEGIN; LOCK TABLE virtual_keys IN SHARE MODE").await.expect("a lock");
+    let parameters = "uuid, text, bigint, text, bytea, text, bigint";
+    let held_back = format!(
+        "ALTER FUNCTION activate_team RENAME TO activate_now;
+         CREATE FUNCTION activate_team({parameters}) RETURNS json LANGUAGE plpgsql SECURITY DEFINER AS $$
+         BEGIN
+             PERFORM pg_advisory_xact_lock(1);
+             RETURN activate_now($1, $2, $3, $4, $5, $6, $7);
+         END $$;
+         SELECT pg_advisory_lock(1)"
+    );
+    other.batch_execute(&held_back).await.expect(&held_back);
     let change = async {
         tokio::time::sleep(Duration::from_millis(1000)).await;
         assert_eq!(stand_in.keys_of(&id).len(), 1, "LiteLLM has made the key");
         let models = json!([{"model_name": "gpt-4o", "priority": 0}]);
         app.admin().put(&format!("/api/model-groups/{group}/models"), models).await.ok();
         app.admin().put("/api/model-access-groups/All/model-groups", json!([shared])).await.ok();
-        other.batch_execute("COMMIT").await.expect("the end of the lock");
+        other.batch_execute("SELECT pg_advisory_unlock(1)").await.expect("the end of the lock");
     };
     let admin = app.admin();
     let (created, ()) = futures::join!(admin.post("/api/teams/create", body), change);

@@ -180,7 +180,7 @@ async fn a_stream_that_fails_after_its_job_was_completed_does_not_give_the_credi
 
 #[tokio::test]
 async fn a_reader_who_takes_nothing_for_too_long_has_left() {
-    let variables = vec![("llm_timeout_seconds", "2".to_owned())];
+    let variables = vec![("llm_timeout_seconds", "2".to_owned()), ("llm_idle_seconds", "2".to_owned())];
     let app = TestApp::start_with(Options { variables, ..Options::default() }).await;
     let team = app.team(1).await;
     let job = team.job().await;

@@ -71,7 +71,7 @@ async fn no_other_model_goes_on_where_a_stream_broke_off() {
 
 #[tokio::test]
 async fn a_model_that_falls_silent_for_too_long_has_timed_out() {
-    let variables = vec![("llm_timeout_seconds", "2".to_owned())];
+    let variables = vec![("llm_timeout_seconds", "2".to_owned()), ("llm_idle_seconds", "2".to_owned())];
     let app = TestApp::start_with(Options { variables, ..Options::default() }).await;
     let team = app.team(1).await;
     let job = team.job().await;

@@ -150,7 +150,7 @@ async fn text_in_any_script_and_of_any_form_survives_the_stream() {
 /// Takes 17 s: a silence has to be longer than 15 s for a ping to come, and LiteLLM itself gives up after 30.
 #[tokio::test]
 async fn a_silent_model_is_bridged_by_pings() {
-    let variables = vec![("llm_timeout_seconds", "60".to_owned())];
+    let variables = vec![("llm_idle_seconds", "60".to_owned())];
     let app = TestApp::start_with(Options { variables, ..Options::default() }).await;
     let team = app.team(1).await;
     let job = team.job().await;

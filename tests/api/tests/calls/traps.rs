@@ -25,6 +25,8 @@ database_address = "host='{{ database_host }}' port={{ database_port }} dbname='
 auth_cache_seconds = "{{ auth_cache_seconds }}"
 litellm_url = "{{ litellm_url }}"
 llm_timeout_seconds = "{{ llm_timeout_seconds }}"
+llm_idle_seconds = "{{ llm_idle_seconds }}"
+litellm_connect_seconds = "{{ litellm_connect_seconds }}"
 store_messages_days = "{{ store_messages_days }}"
 "#;
 

@@ -9,6 +9,7 @@ mod failures;
 mod foundations;
 mod idempotency;
 mod keys;
+mod lost_answers;
 mod model;
 mod months;
 mod operation;

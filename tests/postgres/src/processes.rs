@@ -6,9 +6,11 @@
 //! When this process itself is killed with SIGKILL, Linux ends the programs; elsewhere they stay behind.
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process, kill_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::{
+    fs,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
@@ -135,7 +137,15 @@ impl Process {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Ends the program at once, in the middle of whatever it does, and what is in its process group with it.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+        self.ended = true;
+    }
+
+    /// Sends a signal to the program and what is in its process group.
+    pub fn signal(&self, signal: Signal) {
         let group = Pid::from_raw(self.child.id() as i32).expect("a process id is positive");
         // The group is gone when its last process is.
         let _ = kill_process_group(group, signal);
@@ -147,6 +157,25 @@ impl Drop for Process {
         if !self.ended {
             self.stop();
         }
+    }
+}
+
+/// The processes that a process has started and that still run, on Linux; none elsewhere.
+pub fn children(parent: u32) -> Vec<u32> {
+    let parent_of = |id: u32| -> Option<u32> {
+        let state = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // The name before it, in brackets, may hold anything.
+        state.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    };
+    let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter(|id| parent_of(*id) == Some(parent)).collect()
+}
+
+/// Sends a signal to one process, if it is still there.
+pub fn signal(id: u32, signal: Signal) {
+    if let Some(id) = Pid::from_raw(id as i32) {
+        let _ = kill_process(id, signal);
     }
 }
 

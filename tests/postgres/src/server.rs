@@ -1,7 +1,11 @@
 //! One server: its data folder, its settings, its life.
 
-use super::programs::{Owner, Programs};
-use crate::{database, ports, processes, processes::Process, progress, secret};
+use crate::{
+    ports,
+    processes::{self, Process},
+    programs::{Owner, Programs},
+    progress, secret,
+};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, geteuid};
 use serde::{Deserialize, Serialize};
@@ -12,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+use tokio_postgres::{Config, NoTls};
 
 /// A start after a crash replays the log, which may take a while.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -92,7 +97,7 @@ impl Home {
     pub fn end_leftover(&self) -> Result<()> {
         // Only a server that lets our password in is ours; the process id in the note might be anyone's by now.
         let noted = self.data.join("postmaster.pid").exists();
-        let ours = |settings: Settings| database::run(&settings.superuser_url(), "SELECT 1").is_ok();
+        let ours = |settings: Settings| run(&settings.superuser_url(), "SELECT 1").is_ok();
         if noted && self.settings().is_ok_and(ours) {
             progress::note("ending the PostgreSQL that an earlier run left behind");
             let mut stop = Programs::find_or_install(None)?.command("pg_ctl", Owner::find()?);
@@ -111,7 +116,8 @@ impl Home {
         Ok(())
     }
 
-    fn log(&self) -> PathBuf {
+    /// The file with what the server printed since its last start.
+    pub fn log(&self) -> PathBuf {
         self.folder.join("log")
     }
 
@@ -182,10 +188,52 @@ impl Home {
     }
 }
 
+/// Runs statements, given as one text; what they return is dropped.
+pub fn run(url: &str, statements: &str) -> Result<()> {
+    let work = async {
+        let mut config: Config = url.parse()?;
+        config.connect_timeout(Duration::from_secs(5));
+        let (client, connection) = config.connect(NoTls).await.context("cannot connect to PostgreSQL")?;
+        let connection = tokio::spawn(connection);
+        client.batch_execute(statements).await?;
+        drop(client);
+        Ok(connection.await??)
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
 impl Server {
     /// The process, to see whether it still runs.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Ends the server as a crash of its machine would: no process of it does anything any more. [`Home::start`] then starts it again,
+    /// with everything that was committed.
+    pub fn kill(mut self) {
+        self.signal_all(Signal::KILL);
+        self.process.kill();
+    }
+
+    /// Lets every process of the server stand still until [`thaw`](Self::thaw). It keeps its connections, and the system goes on
+    /// accepting some.
+    pub fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    /// The server's processes are sessions of their own, so they are not reached by its process group.
+    fn signal_all(&self, signal: Signal) {
+        // Meanwhile it makes no new ones.
+        self.process.signal(Signal::STOP);
+        for child in processes::children(self.process.id()) {
+            processes::signal(child, signal);
+        }
+        self.process.signal(signal);
     }
 
     /// The URL of the database `postgres`, as superuser.

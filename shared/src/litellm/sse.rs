@@ -1,0 +1,104 @@
+//! Event streams (HTML, 9.2.6), read as they arrive.
+//!
+//! Of an event only its data is kept, which is all that LiteLLM uses. Time and memory grow with what arrives, however it is cut.
+
+use std::{collections::VecDeque, mem};
+
+/// The most that one event may hold: what never ends would fill the memory that all requests of the instance share.
+const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Puts events together from the bytes of a body.
+#[derive(Default)]
+pub(super) struct Reader {
+    /// The line under way.
+    line: Vec<u8>,
+    /// The data of the event under way, each line of it with its end.
+    data: Vec<u8>,
+    /// Whether a line has ended: before, there may be a byte order mark.
+    begun: bool,
+    /// Whether the last byte was a carriage return, so that a line feed belongs to it.
+    returned: bool,
+    /// The data of the events that are complete.
+    complete: VecDeque<String>,
+}
+
+impl Reader {
+    /// Takes the next bytes; an error when an event holds too much.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
+        for &byte in bytes {
+            match (byte, mem::replace(&mut self.returned, byte == b'\r')) {
+                (b'\n', true) => {}
+                (b'\n' | b'\r', _) => self.end_line(),
+                _ => self.line.push(byte),
+            }
+        }
+        if self.line.len().saturating_add(self.data.len()) > MAX_EVENT_BYTES {
+            return Err(format!("an event of more than {MAX_EVENT_BYTES} bytes"));
+        }
+        Ok(())
+    }
+
+    /// The data of the next event, if it is complete.
+    pub(super) fn next(&mut self) -> Option<String> {
+        self.complete.pop_front()
+    }
+
+    fn end_line(&mut self) {
+        let line = mem::take(&mut self.line);
+        let begun = mem::replace(&mut self.begun, true);
+        let line = if begun { &*line } else { line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&line) };
+        if line.is_empty() {
+            let data = mem::take(&mut self.data);
+            // Without a line of data there is no event.
+            if let Some(data) = data.strip_suffix(b"\n") {
+                self.complete.push_back(String::from_utf8_lossy(data).into_owned());
+            }
+        } else if let Some(value) = line.strip_prefix(b"data") {
+            match value {
+                [] => self.data.push(b'\n'),
+                [b':', value @ ..] => {
+                    self.data.extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
+                    self.data.push(b'\n');
+                }
+                // Another field, whose name begins so.
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(chunks: &[&str]) -> Vec<String> {
+        let mut reader = Reader::default();
+        for chunk in chunks {
+            reader.push(chunk.as_bytes()).unwrap();
+        }
+        std::iter::from_fn(|| reader.next()).collect()
+    }
+
+    #[test]
+    fn events_are_read_however_they_are_cut_and_whatever_ends_their_lines() {
+        assert_eq!(read(&["data: a\n\ndata:b\ndata\ndata: c\n\n"]), ["a", "b\n\nc"]);
+        assert_eq!(read(&["da", "ta: a\r", "\n\r", "\nda", "ta:  b\r\r"]), ["a", " b"]);
+        assert_eq!(read(&["\u{feff}data: a\n\n\u{feff}data: b\n\n"]), ["a"]);
+    }
+
+    #[test]
+    fn what_is_no_data_makes_no_event() {
+        assert!(
+            read(&[": ping\n\n", "event: error\nid: 1\ndatabase: x\n\n", "\n\n", "data: unfinished\n"])
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn an_event_is_bounded() {
+        let mut reader = Reader::default();
+        let chunk = vec![b'x'; 1024 * 1024];
+        assert!((0..8).all(|_| reader.push(&chunk).is_ok()));
+        assert!(reader.push(&chunk).is_err());
+    }
+}

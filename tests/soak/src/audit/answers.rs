@@ -1,0 +1,146 @@
+//! Every answer is one that its request can get, and says whom it lets in by keys and suspensions.
+
+use super::{Audit, excuses::is_excused, rules, told};
+use crate::{
+    history::{By, Kind, Record, StreamEnd},
+    model::Interval,
+    storm::{Fault, Part},
+    world::CACHE_SECONDS,
+};
+
+/// How long a look-up may be believed after it is no longer true: its lifetime, and what rounding to seconds adds.
+const STALE: i64 = (CACHE_SECONDS + 1) * 1_000_000;
+
+/// How long an answer may take, whatever fails.
+const BOUND: i64 = 40 * 1_000_000;
+
+impl Audit<'_> {
+    pub(super) fn answers(&mut self) {
+        for record in self.history {
+            if !is_possible(record, self.faults) {
+                self.violated(rules::POSSIBLE_ANSWER, told(record));
+            }
+            if [429, 502, 503, 504].contains(&record.heard.status) && !record.heard.retry_after {
+                self.violated(rules::COME_AGAIN, told(record));
+            }
+            if record.end - record.start > BOUND && record.kind.is_request() {
+                self.violated(rules::IN_TIME, told(record));
+            }
+            if let By::Key(key) = record.by {
+                self.identity(record, key);
+            }
+        }
+        let tags: Vec<&str> = self.asked.keys().copied().collect();
+        for tag in tags {
+            self.repeats(tag);
+        }
+    }
+
+    /// Keys that were revoked, and teams that are suspended, are refused; others are not.
+    fn identity(&mut self, record: &Record, key: usize) {
+        let team = &self.teams[record.team];
+        let window = Interval::new(record.start, record.end);
+        let life = crate::team::lock(&team.keys)[key].life;
+        let suspensions = crate::team::lock(&team.suspensions).clone();
+        let heard = &record.heard;
+        if heard.is_unknown() {
+            return;
+        }
+        let may_be_suspended = suspensions.iter().any(|suspension| suspension.can_refuse(window));
+        if heard.status == 401 {
+            // LiteLLM hears of changes late when it fails.
+            let by_litellm = heard.call.is_some() && (may_be_suspended || self.meets(record, Part::LiteLlm));
+            if !life.can_be_refused(window) && !by_litellm {
+                self.violated(rules::KEY_WORKS, told(record));
+            }
+        } else if heard.code() == "team_suspended" {
+            if !may_be_suspended {
+                self.violated(rules::NOT_SUSPENDED, told(record));
+            }
+        } else {
+            // What is decided in SQL is decided by what is true then. The rest goes by look-ups that may be a little old.
+            let strict = !record.kind.reads()
+                && !heard.replayed
+                && (heard.is_ok()
+                    || heard.call.is_some()
+                    || ["job_finished", "insufficient_credits"].contains(&heard.code()));
+            let stale = if strict { 0 } else { STALE };
+            let earlier = Interval::new(window.from.saturating_sub(stale), window.to);
+            if !life.can_work(earlier) {
+                self.violated(rules::KEY_REVOKED, told(record));
+            }
+            if suspensions.iter().any(|suspension| suspension.must_refuse(earlier)) {
+                self.violated(rules::SUSPENDED, told(record));
+            }
+        }
+    }
+
+    /// All answers to one intent under an `Idempotency-Key` are the same, and but for the first they say so.
+    fn repeats(&mut self, tag: &str) {
+        let done: Vec<&Record> = self
+            .requests(tag)
+            .iter()
+            .copied()
+            .filter(|record| record.repeatable && record.heard.is_ok() && record.heard.stream.is_none())
+            // What is not written yet can't be told the first time.
+            .filter(|record| !(record.kind.calls() && self.is_settled_later(record)))
+            .collect();
+        let Some(first) = done.first() else { return };
+        let warned = |record: &Record| record.heard.body["warnings"].is_array();
+        if let Some(other) = done
+            .iter()
+            .find(|record| record.heard.body != first.heard.body && !warned(record) && !warned(first))
+        {
+            let seen = format!("{} {} but {}", told(other), other.heard.body, first.heard.body);
+            self.violated(rules::SAME_ANSWER, seen);
+        }
+        if done.iter().filter(|record| !record.heard.replayed).count() > 1 {
+            self.violated(rules::DONE_ONCE, told(first));
+        }
+    }
+}
+
+/// Whether a request can get this answer, whatever else is asked, and with these faults.
+pub fn is_possible(record: &Record, faults: &[Fault]) -> bool {
+    may_be_answered(record) || is_excused(record, faults)
+}
+
+/// Whether this status and code are among those that the request can get while nothing fails.
+fn may_be_answered(record: &Record) -> bool {
+    let heard = &record.heard;
+    let prompt = record.asked["messages"][0]["content"].as_str().unwrap_or_default();
+    if let Some(end) = &heard.stream {
+        return match end {
+            StreamEnd::Done(_) | StreamEnd::Left => true,
+            StreamEnd::Failed(_) => {
+                ["error_after", "end_after", "cut_after"].iter().any(|mark| prompt.contains(mark))
+            }
+            StreamEnd::Broken => false,
+        };
+    }
+    let identity = matches!(record.by, By::Key(_));
+    match (heard.status, heard.code()) {
+        (200, _) => !matches!(record.kind, Kind::Intrude | Kind::Mismatch),
+        (401, "unauthenticated" | "invalid_api_key") | (403, "team_suspended") => identity,
+        (402, "insufficient_credits") => {
+            matches!(record.kind, Kind::CreateJob | Kind::Adjust | Kind::OwnJob | Kind::OwnStream)
+                || (record.kind == Kind::Chat && record.job.is_none())
+        }
+        (403, "wrong_team") => record.kind == Kind::Intrude,
+        (404, "not_found") => record.kind == Kind::Intrude,
+        (409, "job_finished") => {
+            record.job.is_some() && (record.kind.calls() || record.kind == Kind::Complete)
+        }
+        (409, "idempotency_in_progress") => {
+            record.repeatable && (record.kind.calls() || record.kind == Kind::Mismatch)
+        }
+        (422, "idempotency_mismatch") => record.kind == Kind::Mismatch,
+        (400, "invalid_request") => record.kind.calls() && prompt.contains("status=400"),
+        // What is cut before LiteLLM has passed anything on has not begun.
+        (502, "llm_failed") => {
+            record.kind.calls()
+                && (record.asked["model_group"] == crate::team::BREAKS || prompt.contains("cut_after"))
+        }
+        _ => false,
+    }
+}
