@@ -31,8 +31,8 @@ pub struct Failure {
     pub status: Option<u16>,
     /// What the seller may want to read; names models, so it is not for the caller.
     pub reason: String,
-    /// Whether it is certain that this attempt cost nothing. LiteLLM bills nothing for what it answers with an error, but what is
-    /// given up on may run to its end there.
+    /// Whether it is certain that this attempt cost nothing. What is given up on may run to its end in LiteLLM, and a stream that broke
+    /// before anything of it was passed on is answered with an error, but billed.
     pub cost_known: bool,
 }
 
@@ -128,7 +128,10 @@ impl Failure {
     fn of(answer: &Answer) -> Self {
         let problem = answer.problem();
         let class = classify(answer, &problem);
-        Failure { class, status: Some(answer.status.as_u16()), reason: problem.message, cost_known: true }
+        // Without a call id it got as far as no model; an error that a model gave says its cost, which is 0.
+        let cost_known = answer.header("x-litellm-call-id").is_none()
+            || answer.header("x-litellm-response-cost").is_some();
+        Failure { class, status: Some(answer.status.as_u16()), reason: problem.message, cost_known }
     }
 }
 

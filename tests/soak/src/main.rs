@@ -43,7 +43,7 @@ async fn main() -> Result<()> {
     let options =
         Options { seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)), clients: arguments.clients };
     println!("seed {}", options.seed);
-    let mut soak = Soak::new(World::start_shaky().await?, options).await?;
+    let mut soak = Soak::new(World::start_shaky(None).await?, options).await?;
     let mut report = Report::new(options.seed);
     let end = Instant::now() + Duration::from_secs_f64(arguments.minutes * 60.0);
     while Instant::now() < end && report.violations().is_empty() {

@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::Result;
 use fastrand::Rng;
-use faults::{Application, Direction, Mode, Postgres};
+use faults::{Application, Direction, Mode, Postgres, RawServer, Script};
 use std::{
     ops::Range,
     sync::Mutex,
@@ -182,6 +182,7 @@ impl Storm<'_> {
             "refusing",
             "resetting",
             "down",
+            "garbage",
             "429 storm",
             "500 storm",
         ]);
@@ -222,6 +223,14 @@ impl Storm<'_> {
                 litellm.set_down(true);
                 for_some(random, 100..1500).await;
                 litellm.set_down(false);
+            }
+            "garbage" => {
+                let garbage = RawServer::start(garbage(random)).await?;
+                way.set_target(garbage.address());
+                way.cut();
+                for_some(random, 200..1500).await;
+                way.set_target(self.application.litellm_address());
+                way.cut();
             }
             "429 storm" | "500 storm" => {
                 let status = if how == "429 storm" { 429 } else { 500 };
@@ -278,6 +287,21 @@ async fn for_some(random: &mut Rng, milliseconds: Range<u64>) {
 
 fn direction(random: &mut Rng) -> Direction {
     if random.bool() { Direction::ToServer } else { Direction::ToClient }
+}
+
+/// What no LiteLLM would say.
+fn garbage(random: &mut Rng) -> Script {
+    let json = |body| Script::http("200 OK", "content-type: application/json\r\n", body);
+    let events =
+        |body: &str| Script::of(format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{body}"));
+    match random.u8(..6) {
+        0 => Script::of((0..200).map(|_| random.u8(..)).collect::<Vec<u8>>()),
+        1 => json("{\"choices\": 7}"),
+        2 => json("<html>"),
+        3 => Script::http("418 I'm a teapot", "", "[[[["),
+        4 => events("data: {\"choices\": [{\"delta\": 7}]}\n\n"),
+        _ => events("data: \u{0}\n\ndata: [DONE]\n\n"),
+    }
 }
 
 /// Every connection that the server gives.

@@ -86,12 +86,15 @@ impl World {
     }
 
     /// Starts one in which everything can fail: with a database server and host processes of its own, and proxies between them.
-    pub async fn start_shaky() -> Result<Self> {
+    pub async fn start_shaky(mutant: Option<&Mutant>) -> Result<Self> {
         let postgres = Postgres::start(&["max_connections=120"]).await?;
         let server = postgres.superuser_url().to_owned();
         let setup = Setup { hosts: HOSTS, postgres: Some(postgres), variables: variables() };
         let application = faults::Application::start_with(setup).await;
         let hosts = application.hosts.iter().map(|host| host.url()).collect();
+        if let Some(mutant) = mutant {
+            mutant.apply_to(&application.database.client).await?;
+        }
         let direct = past_the_application(&server, &application.database)?;
         Ok(Self { hosts, ground: Ground::Shaky(application), direct })
     }

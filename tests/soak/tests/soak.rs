@@ -17,7 +17,7 @@ fn options() -> Options {
 async fn nothing_is_lost_or_doubled_while_everything_fails_and_after_it() {
     let options = options();
     println!("seed {}", options.seed);
-    let world = World::start_shaky().await.expect("a world");
+    let world = World::start_shaky(None).await.expect("a world");
     let mut soak = Soak::new(world, options).await.expect("a soak");
     let began = Instant::now();
     let weather =

@@ -1,6 +1,6 @@
 //! A stream whose model fails. Before the first event that is in `fallbacks`; this is after it.
 
-use crate::fixtures::{BILL, call_when, events, eventually, prompt, stream};
+use crate::fixtures::{BILL, call_when, events, eventually, prompt, stream, stream_refusal};
 use api_tests::{Options, TestApp};
 use serde_json::json;
 
@@ -37,6 +37,20 @@ async fn a_failure_within_a_stream_is_an_error_event_and_no_done() {
         let costs = team.complete(&job, "completed").await.ok()["costs"].clone();
         assert_eq!((&costs["failed_calls"], &costs["credit_applied"]), (&json!(1), &json!(false)), "{model}");
     }
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_broke_before_its_first_event_costs_what_litellm_billed_for_it() {
+    let app = TestApp::start().await;
+    let team = app.team_using(&["gpt-4o-mini"], 1).await;
+    let job = team.job().await;
+    // Without a pause LiteLLM has passed nothing on, and answers with an error; but the model has begun.
+    let answer = stream_refusal(&team, &job, prompt("hello [[cut_after=2]]")).await;
+    answer.refused(502, "llm_failed", "LLM call failed: The model failed");
+    let call = call_when(&team, &job, "the bill", |call| !call["cost_usd"].is_null()).await;
+    assert_eq!(call["status"], "failed");
+    assert!(call["tokens"].as_i64() > Some(0) && call["cost_usd"].as_f64() > Some(0.0), "{call}");
     app.check_invariants().await;
 }
 

@@ -20,7 +20,9 @@ impl Audit<'_> {
             if !is_possible(record, self.faults) {
                 self.violated(rules::POSSIBLE_ANSWER, told(record));
             }
-            if [429, 502, 503, 504].contains(&record.heard.status) && !record.heard.retry_after {
+            let passes = [429, 502, 503, 504].contains(&record.heard.status)
+                || record.heard.code() == "idempotency_in_progress";
+            if passes && !record.heard.retry_after {
                 self.violated(rules::COME_AGAIN, told(record));
             }
             if record.end - record.start > BOUND && record.kind.is_request() {
