@@ -24,15 +24,13 @@ impl Direct {
     pub async fn query(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let trying = async {
             loop {
-                let lost = match self.client().await {
-                    Ok(client) => match client.query(statement, parameters).await {
-                        Err(error) if is_lost(&error) => error.into(),
+                if let Ok(client) = self.client().await {
+                    match client.query(statement, parameters).await {
+                        Err(error) if is_lost(&error) => {}
                         answer => return answer.context(statement.to_owned()),
-                    },
-                    Err(error) => error,
-                };
+                    }
+                }
                 lock(&self.client).take();
-                eprintln!("{lost:#}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };

@@ -211,7 +211,7 @@ impl Round {
             leave_after: intent.leave_after,
         };
         let start = now();
-        let heard = request.send(&self.http, &self.hosts[host]).await;
+        let heard = Heard { host, ..request.send(&self.http, &self.hosts[host]).await };
         let end = now();
         if heard.is_unknown() {
             tokio::time::sleep(DISCOURAGED).await;
@@ -301,9 +301,15 @@ impl Round {
     }
 
     /// Tells a team's suspension to the audit.
-    pub fn suspended(&self, team: usize, began: Interval, ended: Interval) {
-        lock(&self.teams[team].suspensions).push(Suspension { began, ended });
+    pub fn suspended(&self, team: usize, suspension: Suspension) {
+        lock(&self.teams[team].suspensions).push(suspension);
     }
+}
+
+/// The host that has dropped what it knew of a team's keys before it answered, if that is certain: a replayed answer is not of the host
+/// that did it, and one that took long may have given up on its store.
+pub fn forgetful(start: Micros, heard: &Heard) -> Option<usize> {
+    (heard.is_ok() && !heard.replayed && now() - start < 1_000_000).then_some(heard.host)
 }
 
 /// From the start of a request to where it can have had its effect.

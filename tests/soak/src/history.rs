@@ -130,6 +130,8 @@ pub struct Heard {
     pub stream: Option<StreamEnd>,
     /// Whether it says when to come again.
     pub retry_after: bool,
+    /// The number of the host that was asked.
+    pub host: usize,
 }
 
 impl Heard {

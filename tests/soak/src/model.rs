@@ -131,6 +131,8 @@ impl Ending {
 pub struct KeyLife {
     /// When it was revoked, with what it may work on after that.
     pub revoked: Option<(Interval, Micros)>,
+    /// The host that knows it at once.
+    pub known_at: Option<usize>,
 }
 
 impl Default for Interval {
@@ -158,6 +160,8 @@ pub struct Suspension {
     pub began: Interval,
     /// When it was resumed.
     pub ended: Interval,
+    /// The host that knows of the suspension at once.
+    pub known_at: Option<usize>,
 }
 
 impl Suspension {
@@ -207,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_key_is_certain_only_outside_of_its_revocation() {
-        let key = KeyLife { revoked: Some((Interval::new(10, 20), 100)) };
+        let key = KeyLife { revoked: Some((Interval::new(10, 20), 100)), known_at: None };
         let at = |from, to| {
             let window = Interval::new(from, to);
             (key.can_work(window), key.can_be_refused(window))
@@ -219,7 +223,8 @@ mod tests {
 
     #[test]
     fn a_suspension_is_certain_only_between_its_requests() {
-        let suspension = Suspension { began: Interval::new(10, 20), ended: Interval::new(30, 40) };
+        let suspension =
+            Suspension { began: Interval::new(10, 20), ended: Interval::new(30, 40), known_at: None };
         let at = |from, to| {
             let window = Interval::new(from, to);
             (suspension.must_refuse(window), suspension.can_refuse(window))

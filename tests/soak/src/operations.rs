@@ -1,9 +1,9 @@
 //! What clients do.
 
 use crate::{
-    driver::{CANARY, Intent, Round, window},
+    driver::{CANARY, Intent, Round, forgetful, window},
     history::{By, Heard, Kind, Micros, NEVER, Record, StreamEnd, now},
-    model::{Interval, KeyLife},
+    model::{Interval, KeyLife, Suspension},
     team::{BREAKS, DEAR, FALLS_BACK, Key, WORKS, lock},
 };
 use fastrand::Rng;
@@ -296,17 +296,18 @@ impl Round {
     }
 
     /// Somebody looks at the balance at every host, which then knows the key.
-    async fn be_known_everywhere(&self, team: usize, by: By) {
+    async fn look_everywhere(&self, team: usize, by: By) {
         let path = format!("/api/credits/teams/{}/balance", self.teams[team].id);
         let mut look = self.intent(Kind::ReadBalance, team, by, path, Value::Null);
         look.method = Method::GET;
         join_all((0..self.hosts.len()).map(|host| self.attempt(&look, host))).await;
     }
 
-    /// Somebody opens a job at every host at once.
+    /// Somebody opens a job at every host at once, and looks at the balance.
     async fn try_everywhere(&self, team: usize, by: By) {
         let intents: Vec<Intent> = self.hosts.iter().map(|_| self.opening(team, by)).collect();
         self.all_at_once(&intents).await;
+        self.look_everywhere(team, by).await;
     }
 
     fn change_of_credits(&self, team: usize, kind: Kind) -> Intent {
@@ -471,30 +472,32 @@ impl Round {
 
     async fn suspend_and_resume(&self, team: usize, random: &mut Rng) {
         let _one_at_a_time = self.teams[team].administration.lock().await;
-        self.be_known_everywhere(team, By::Key(self.newest_key(team).0)).await;
+        self.look_everywhere(team, By::Key(self.newest_key(team).0)).await;
         let start = now();
         let suspend = self.administer(Kind::Suspend, team, Method::PUT, "suspend", json!({}));
-        let began = window(start, &self.ask(&suspend, random).await);
+        let heard = self.ask(&suspend, random).await;
+        let (began, known_at) = (window(start, &heard), forgetful(start, &heard));
         self.try_everywhere(team, By::Key(self.newest_key(team).0)).await;
         tokio::time::sleep(Duration::from_millis(random.u64(20..300))).await;
         let start = now();
         let resume = self.administer(Kind::Resume, team, Method::PUT, "resume", json!({}));
         let ended = window(start, &self.ask(&resume, random).await);
-        self.suspended(team, began, ended);
+        self.suspended(team, Suspension { began, ended, known_at });
     }
 
     async fn rotate(&self, team: usize, random: &mut Rng) {
         let _one_at_a_time = self.teams[team].administration.lock().await;
         let (number, old) = self.newest_key(team);
         let grace = random.i64(-2..3).max(0);
-        self.be_known_everywhere(team, By::Key(number)).await;
+        self.look_everywhere(team, By::Key(number)).await;
         let start = now();
         self.teams[team].revoking(number, start, grace * 1_000_000);
         let body = json!({"grace_seconds": grace, "key_id": old.id});
         let rotate = self.administer(Kind::Rotate, team, Method::POST, "keys/rotate", body);
         let heard = self.ask(&rotate, random).await;
         if self.take_key(team, &heard) {
-            self.teams[team].revoked(number, Interval::new(start, now()), grace * 1_000_000);
+            let revoked = Some((Interval::new(start, now()), grace * 1_000_000));
+            self.teams[team].revoked(number, KeyLife { revoked, known_at: forgetful(start, &heard) });
             self.try_everywhere(team, By::Key(number)).await;
         }
     }
@@ -507,13 +510,15 @@ impl Round {
         if !self.take_key(team, &heard) {
             return;
         }
-        self.be_known_everywhere(team, By::Key(number)).await;
+        self.look_everywhere(team, By::Key(number)).await;
         let start = now();
         self.teams[team].revoking(number, start, 0);
         let revoke =
             self.administer(Kind::Revoke, team, Method::DELETE, &format!("keys/{}", old.id), Value::Null);
-        if self.ask(&revoke, random).await.is_ok() {
-            self.teams[team].revoked(number, Interval::new(start, now()), 0);
+        let heard = self.ask(&revoke, random).await;
+        if heard.is_ok() {
+            let revoked = Some((Interval::new(start, now()), 0));
+            self.teams[team].revoked(number, KeyLife { revoked, known_at: forgetful(start, &heard) });
             self.try_everywhere(team, By::Key(number)).await;
         }
     }

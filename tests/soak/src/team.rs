@@ -151,17 +151,13 @@ pub async fn make_teams(world: &World, http: &reqwest::Client, round: usize) -> 
 impl Team {
     /// From here on a key may be refused; how long it may work on after the request's instant.
     pub fn revoking(&self, key: usize, from: Micros, grace: Micros) {
-        self.set_revoked(key, Interval::new(from, NEVER), grace);
+        self.revoked(key, KeyLife { revoked: Some((Interval::new(from, NEVER), grace)), known_at: None });
     }
 
     /// The request that revoked a key was answered: from here on it must be refused.
-    pub fn revoked(&self, key: usize, when: Interval, grace: Micros) {
-        self.set_revoked(key, when, grace);
-    }
-
-    fn set_revoked(&self, key: usize, when: Interval, grace: Micros) {
+    pub fn revoked(&self, key: usize, life: KeyLife) {
         if let Some(key) = lock(&self.keys).get_mut(key) {
-            key.life = KeyLife { revoked: Some((when, grace)) };
+            key.life = life;
         }
     }
 }

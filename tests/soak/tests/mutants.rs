@@ -15,7 +15,7 @@ use std::{
 };
 
 /// After this long without the right violation a mutant has survived.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How long the clients drive before each audit.
 const ROUND: Duration = Duration::from_secs(4);

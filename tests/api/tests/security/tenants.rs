@@ -129,20 +129,21 @@ async fn a_cursor_or_filter_of_another_team_shows_only_ones_own() {
         let job = own.client.post("/api/jobs/create", body).await.ok();
         own.complete(job["job_id"].as_str().expect("a job_id"), "completed").await.ok();
     }
-    let jobs = |of: &Team| format!("/api/teams/{}/jobs?limit=1", of.id);
-    let ledger = |of: &Team| format!("/api/credits/teams/{}/transactions?limit=1", of.id);
+    let jobs = |of: &Team| format!("/api/teams/{}/jobs", of.id);
+    let ledger = |of: &Team| format!("/api/credits/teams/{}/transactions", of.id);
     for (path, list) in [(jobs as fn(&Team) -> String, "jobs"), (ledger, "transactions")] {
-        let theirs = page(&other, &path(&other), list).await["next_cursor"].clone();
+        let first = page(&other, &format!("{}?limit=1", path(&other)), list).await;
+        let theirs = &first["next_cursor"];
         let cursor = theirs.as_str().map_or(theirs.to_string(), str::to_owned);
-        page(&team, &format!("{}&cursor={cursor}", path(&team)), list).await;
-        team.client.get(&format!("{}&cursor={cursor}", path(&other))).await.refused(
+        page(&team, &format!("{}?cursor={cursor}", path(&team)), list).await;
+        team.client.get(&format!("{}?cursor={cursor}", path(&other))).await.refused(
             403,
             "wrong_team",
             &format!("API key does not belong to team '{}'", other.id),
         );
     }
     for filter in [format!("job_type=of {}", other.id), format!("user_id=user of {}", other.id)] {
-        let found = page(&team, &format!("{}&{}", jobs(&team), filter.replace(' ', "%20")), "jobs").await;
+        let found = page(&team, &format!("{}?{}", jobs(&team), filter.replace(' ', "%20")), "jobs").await;
         assert_eq!((&found["total"], &found["jobs"]), (&json!(0), &json!([])), "{filter}");
     }
 }

@@ -3,7 +3,7 @@
 use super::{Audit, excuses::is_excused, rules, told};
 use crate::{
     history::{By, Kind, Record, StreamEnd},
-    model::Interval,
+    model::{Interval, Suspension},
     storm::{Fault, Part},
     world::CACHE_SECONDS,
 };
@@ -60,18 +60,22 @@ impl Audit<'_> {
                 self.violated(rules::NOT_SUSPENDED, told(record));
             }
         } else {
-            // What is decided in SQL is decided by what is true then. The rest goes by look-ups that may be a little old.
+            // What is decided in SQL is decided by what is true then. The rest goes by look-ups that may be a little old, but not at the
+            // host that made them old.
             let strict = !record.kind.reads()
                 && !heard.replayed
                 && (heard.is_ok()
                     || heard.call.is_some()
                     || ["job_finished", "insufficient_credits"].contains(&heard.code()));
-            let stale = if strict { 0 } else { STALE };
-            let earlier = Interval::new(window.from.saturating_sub(stale), window.to);
-            if !life.can_work(earlier) {
+            let seen_at = |known_at| {
+                let stale = if strict || known_at == Some(record.host) { 0 } else { STALE };
+                Interval::new(window.from.saturating_sub(stale), window.to)
+            };
+            if !life.can_work(seen_at(life.known_at)) {
                 self.violated(rules::KEY_REVOKED, told(record));
             }
-            if suspensions.iter().any(|suspension| suspension.must_refuse(earlier)) {
+            let must_refuse = |suspension: &Suspension| suspension.must_refuse(seen_at(suspension.known_at));
+            if suspensions.iter().any(must_refuse) {
                 self.violated(rules::SUSPENDED, told(record));
             }
         }
