@@ -7,6 +7,7 @@ use crate::{
     processes, progress, project,
 };
 use anyhow::Result;
+use std::thread;
 
 /// Runs all checks. `filter` chooses tests by a part of their name.
 pub fn run(filter: Option<&str>) -> Result<()> {
@@ -47,9 +48,12 @@ pub fn with_postgres(work: impl FnOnce(&str) -> Result<()>) -> Result<()> {
 }
 
 fn test(filter: Option<&str>, database_url: &str) -> Result<()> {
+    // Most tests wait most of the time.
+    let threads = 2 * thread::available_parallelism().map_or(1, usize::from);
     let test = |kinds: &[&str]| {
         let mut test = project::cargo("test");
-        processes::run("cargo test", test.args(kinds).args(filter).env("TEST_DATABASE_URL", database_url))
+        test.env("TEST_DATABASE_URL", database_url).env("RUST_TEST_THREADS", threads.to_string());
+        processes::run("cargo test", test.args(kinds).args(filter))
     };
     progress::step("Testing the examples in the documentation", || test(&["--doc"]))?;
     // Nothing is printed after the tests: their summary is to be the last thing to see.

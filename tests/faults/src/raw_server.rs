@@ -12,7 +12,7 @@ use tokio::{
 /// What comes after the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
-    /// The connection is closed.
+    /// The server's side of the connection is closed.
     Close,
     /// The connection is reset.
     Reset,
@@ -118,11 +118,15 @@ async fn answer(mut stream: TcpStream, script: &Script) -> std::io::Result<()> {
             match script.after {
                 After::Repeat => {}
                 After::Hold => std::future::pending().await,
-                After::Close | After::Reset => return std::io::Result::Ok(()),
+                After::Reset => return std::io::Result::Ok(()),
+                After::Close => {
+                    output.shutdown().await?;
+                    // The client has the last word: to close with something unread would reset the connection.
+                    std::future::pending().await
+                }
             }
         }
     };
-    // What else comes in is read, or closing would reset the connection before the answer is read.
     let listen = async {
         let mut rest = vec![0; 16 * 1024];
         while input.read(&mut rest).await? > 0 {}

@@ -32,7 +32,7 @@ fn wide(members: usize) -> Vec<u8> {
 }
 
 /// JSON, and what looks like it, that is awkward as a number or in place of one.
-const NUMBERS: [&str; 18] = [
+const NUMBERS: [&str; 13] = [
     "1e999",
     "-1e999",
     "1e-999",
@@ -45,12 +45,7 @@ const NUMBERS: [&str; 18] = [
     "1e18",
     "0.1e1",
     "00",
-    "0x10",
-    "+1",
-    "1.",
-    ".5",
     "NaN",
-    "Infinity",
 ];
 
 #[tokio::test]

@@ -111,15 +111,11 @@ fn nowhere<S: AsRef<str>>(secrets: &[S], all: &[(String, String)]) {
 
 const PROMPT: &str = "canary that sings of the old mine";
 
-fn call(messages: Value) -> Value {
-    json!({"messages": messages})
-}
-
 fn said(text: &str) -> Value {
-    call(json!([
+    json!({"messages": [
         {"role": "system", "content": format!("{PROMPT} and its system")},
         {"role": "user", "content": [{"type": "text", "text": format!("{PROMPT} {text}")}]},
-    ]))
+    ]})
 }
 
 #[tokio::test]
@@ -135,10 +131,10 @@ async fn a_prompt_is_in_no_table_log_metric_or_later_answer_whatever_becomes_of_
             let members = body.as_object_mut().expect("an object");
             members.extend(call.as_object().expect("an object").clone());
             let sent = client.request(method(&route), &request.path).body(body.to_string());
-            Answer::of(
-                key.map(|key| sent.try_clone().expect("a body").header("idempotency-key", key))
-                    .unwrap_or(sent),
-            )
+            Answer::of(match key {
+                Some(key) => sent.header("idempotency-key", key),
+                None => sent,
+            })
             .await
         };
         let told = |answer: Answer, what: &str| {

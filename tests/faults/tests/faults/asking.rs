@@ -61,7 +61,7 @@ pub async fn let_deadlines_pass(app: &Application) {
 /// Ends the connections to LiteLLM that are kept, and lets the hosts notice it: a request on a dead one fails.
 pub async fn forget_connections(app: &Application) {
     app.to_litellm.cut();
-    sleep(Duration::from_millis(100)).await;
+    sleep(Duration::from_millis(200)).await;
 }
 
 /// Fails the test unless completing the job is charged.
@@ -76,6 +76,21 @@ pub fn places(bytes: u64, number: u64) -> impl Iterator<Item = u64> {
     let all = std::env::var_os("EVERY_BYTE").is_some();
     let step = if all { 1 } else { (bytes / number).max(1) };
     (0..=bytes / step).map(move |place| place * step + place % step)
+}
+
+/// Fails the test unless the second answer is a success, and the first one's if that was one.
+#[track_caller]
+pub fn assert_repeats(second: &Answer, first: &Answer, context: &str) {
+    assert_eq!(second.status, 200, "{context}: the repeat: {}", second.text);
+    if first.status == 200 {
+        let without_warnings = |answer: &Answer| {
+            let mut body = answer.body.clone();
+            body.as_object_mut().map(|body| body.remove("warnings"));
+            body
+        };
+        assert_eq!(without_warnings(second), without_warnings(first), "{context}");
+        assert_eq!(second.header("idempotent-replayed"), Some("true"), "{context}");
+    }
 }
 
 /// Says in the output of the tests why one of them shows nothing here.

@@ -6,11 +6,13 @@ use faults::{Application, Mode, Postgres, Setup, eventually};
 use futures::future::join_all;
 use std::time::{Duration, Instant};
 
+/// An application with a database server that may be killed, with these settings.
 pub async fn app_with_a_server_of_its_own(options: &[&'static str]) -> Application {
     let postgres = Postgres::start(options).await.expect("a server");
     Application::start_with(Setup { postgres: Some(postgres), ..Setup::default() }).await
 }
 
+/// That server.
 pub fn postgres(app: &Application) -> &Postgres {
     app.postgres.as_ref().expect("a server of its own")
 }

@@ -1,8 +1,8 @@
 //! The connection to PostgreSQL breaks off at any byte of a statement or of its answer.
 
 use crate::asking::{
-    ask, assert_unavailable, call, complete, create_job, is_charged, let_deadlines_pass, messages, places,
-    post,
+    ask, assert_repeats, assert_unavailable, call, complete, create_job, is_charged, let_deadlines_pass,
+    messages, places, post,
 };
 use api_tests::{Answer, Team};
 use faults::{Application, Direction, Setup, eventually};
@@ -149,21 +149,6 @@ async fn is_refused(app: &Application, answer: &Answer, effects: &str, before: i
     assert_unavailable(answer, context);
     assert!((0..=1).contains(&effect), "{context}: {effect} effects");
     true
-}
-
-/// The second answer is a success, and the first one's if that was one.
-#[track_caller]
-fn assert_repeats(second: &Answer, first: &Answer, context: &str) {
-    assert_eq!(second.status, 200, "{context}: the repeat: {}", second.text);
-    if first.status == 200 {
-        let without_warnings = |answer: &Answer| {
-            let mut body = answer.body.clone();
-            body.as_object_mut().map(|body| body.remove("warnings"));
-            body
-        };
-        assert_eq!(without_warnings(second), without_warnings(first), "{context}");
-        assert_eq!(second.header("idempotent-replayed"), Some("true"), "{context}");
-    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use super::{Audit, rules, told};
 use crate::{
     history::{Kind, Record, StreamEnd},
     state::Call,
+    storm::Part,
 };
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -25,12 +26,7 @@ impl Audit<'_> {
         for tag in asked {
             self.number_of_calls(tag);
         }
-        let overdue: BTreeSet<Uuid> = self
-            .history
-            .iter()
-            .filter(|record| record.kind == Kind::CallDeadlinePasses)
-            .filter_map(|record| record.heard.call)
-            .collect();
+        let overdue = self.overdue();
         for record in self.history {
             if record.kind == Kind::SettleAgain && record.heard.body != false {
                 self.violated(rules::SETTLED_ONCE, told(record));
@@ -46,6 +42,12 @@ impl Audit<'_> {
                 Some(call) => self.end_of_call(record, call, overdue.contains(&id)),
             }
         }
+    }
+
+    /// Calls whose deadlines passed while somebody was at them, which happens only here.
+    pub(super) fn overdue(&self) -> BTreeSet<Uuid> {
+        let passes = self.history.iter().filter(|record| record.kind == Kind::CallDeadlinePasses);
+        passes.filter_map(|record| record.heard.call).collect()
     }
 
     /// A call that nobody settles is ended by its deadline, if its job does not end before.
@@ -91,7 +93,10 @@ impl Audit<'_> {
         let told_tokens = heard.body["metadata"]["tokens_used"]
             .as_i64()
             .or_else(|| heard.body["usage"]["total_tokens"].as_i64());
-        if let Some(tokens) = told_tokens.filter(|tokens| *tokens != call.tokens) {
+        // What was given up on may have used some, too, which only LiteLLM's log tells.
+        let more = self.meets(record, Part::LiteLlm);
+        let differs = |tokens: &i64| if more { *tokens > call.tokens } else { *tokens != call.tokens };
+        if let Some(tokens) = told_tokens.filter(|_| call.settled).filter(differs) {
             let seen = format!("{} told {tokens} but {call:?}", told(record));
             self.violated(rules::CALL_TOKENS, seen);
         }

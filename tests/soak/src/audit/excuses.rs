@@ -36,7 +36,10 @@ pub(super) fn is_excused(record: &Record, faults: &[Fault]) -> bool {
         (None, 503, "unavailable") => {
             felt(Part::Database) || (record.kind.tells_litellm() && felt(Part::LiteLlm))
         }
-        (None, 502, "llm_failed") | (None, 504, "llm_timeout") => record.kind.calls() && felt(Part::LiteLlm),
+        // Garbage may be an error that blames the request.
+        (None, 502, "llm_failed") | (None, 504, "llm_timeout") | (None, 400, "invalid_request") => {
+            record.kind.calls() && felt(Part::LiteLlm)
+        }
         // Whoever was at it is gone.
         (None, 409, "idempotency_in_progress") => record.repeatable && !faults.is_empty(),
         _ => false,

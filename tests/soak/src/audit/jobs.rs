@@ -7,7 +7,7 @@ use crate::{
     state::Job,
 };
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 impl Audit<'_> {
@@ -19,12 +19,13 @@ impl Audit<'_> {
             }
         }
         let state = self.state;
+        let overdue = self.overdue();
         for job in state.jobs.values() {
             let records = about.remove(&job.id).unwrap_or_default();
             self.opening(job);
             self.ending(job, &records);
             self.completion(job, &records);
-            self.failure_is_free(job, &records);
+            self.failure_is_free(job, &records, &overdue);
         }
         for (job, records) in about {
             let done = records.iter().find(|record| record.heard.is_ok());
@@ -177,7 +178,7 @@ impl Audit<'_> {
     }
 
     /// A call that its caller heard fail before anybody asked to complete its job counts.
-    fn failure_is_free(&mut self, job: &Job, records: &[&Record]) {
+    fn failure_is_free(&mut self, job: &Job, records: &[&Record], overdue: &BTreeSet<Uuid>) {
         let completed = |record: &&&Record| record.kind == Kind::Complete && record.heard.is_ok();
         let Some(completed) = records.iter().filter(completed).map(|record| record.start).min() else {
             return;
@@ -186,7 +187,10 @@ impl Audit<'_> {
             let heard = &record.heard;
             let failed = matches!(heard.stream, Some(StreamEnd::Failed(_)))
                 || (heard.call.is_some() && heard.status >= 400 && heard.stream.is_none());
-            failed && record.end < completed
+            let counts = !heard.call.is_some_and(|call| overdue.contains(&call))
+                && !self.is_settled_later(record)
+                && !self.is_orphaned(record);
+            failed && counts && record.end < completed
         };
         if let Some(record) = records.iter().find(failed).filter(|_| job.charged > 0) {
             self.violated(rules::FAILURE_IS_FREE, format!("{job:?} after {}", told(record)));
