@@ -22,15 +22,17 @@ pub struct Options {
     /// What the inputs follow from; without one, others each time.
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     seed: u32,
+    /// How many inputs each target tries at most; without one, as many as there is time for.
+    #[arg(long, default_value_t = -1, hide_default_value = true)]
+    runs: i32,
     /// The targets; all without one.
     targets: Vec<String>,
 }
 
 impl Options {
-    /// All targets, long enough to try some hundred thousand inputs each, which are nearly the same ones each time: a test says
-    /// something of the change that is tested.
+    /// All targets, with the same inputs each time: a test says something of the change that is tested.
     pub fn in_tests() -> Self {
-        Self { seconds: 10, seed: 1, targets: vec![] }
+        Self { seconds: 60, seed: 1, runs: 50_000, targets: vec![] }
     }
 }
 
@@ -43,7 +45,7 @@ pub fn run(options: &Options) -> Result<()> {
     let chosen = if options.targets.is_empty() { &all } else { &options.targets };
     let programs = progress::step("Building the fuzz targets", build)?;
     let at_once = thread::available_parallelism().map_or(1, usize::from);
-    progress::step(&format!("Fuzzing {} targets, {} s each", chosen.len(), options.seconds), || {
+    progress::step(&format!("Fuzzing {} targets, {} s each at most", chosen.len(), options.seconds), || {
         chosen.chunks(at_once).try_for_each(|some| {
             let running: Vec<Run> =
                 some.iter().map(|target| Run::start(&programs, target, options)).collect::<Result<_>>()?;
@@ -101,6 +103,7 @@ impl Run {
             .arg(format!("-dict={}", fuzz.join("words.dict").display()))
             .arg(format!("-max_total_time={}", options.seconds))
             .arg(format!("-seed={}", options.seed))
+            .arg(format!("-runs={}", options.runs))
             // Of one input: a machine under load is slow, but nothing is that slow.
             .args(["-timeout=30", "-rss_limit_mb=1024"])
             .stdout(output.try_clone()?)

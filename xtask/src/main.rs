@@ -55,7 +55,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Fuzzes what parses bytes from outside, for a bounded time. A part of `test`, with 10 seconds for each target.
+    /// Fuzzes what parses bytes from outside, for a bounded time. A part of `test`, with 50,000 inputs for each target.
     Fuzz(fuzz::Options),
     /// Checks licences, duplicates, sources and advisories of all dependencies by the rules of deny.toml. A part of `test`.
     Deny {
