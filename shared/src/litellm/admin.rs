@@ -237,14 +237,14 @@ async fn ask<T: Serialize>(method: Method, path: &str, body: Option<&T>) -> Resu
 /// A successful answer, or what its failure means to the caller of ours.
 fn accepted(answer: Answer, path: &str) -> Result<Answer> {
     let Answer { status, body, .. } = &answer;
-    // What is no JSON comes from something else at LiteLLM's address.
+    // What is no JSON, or refuses without LiteLLM's envelope, comes from something else at its address.
     if status.is_success() && serde_json::from_slice::<IgnoredAny>(body).is_ok() {
         return Ok(answer);
     }
     let problem = answer.problem();
     let kind = problem.kind.as_deref().unwrap_or_default();
     let comes_again = matches!(*status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
-    if status.is_client_error() && !comes_again {
+    if status.is_client_error() && !comes_again && !problem.message.is_empty() {
         // The message may quote what was sent; of that only keys are secret here, and they are not in a message.
         return Err(Error::internal(format!(
             "{path}: LiteLLM answered {status} {kind}: {}",

@@ -21,7 +21,7 @@ async fn nothing_is_lost_or_doubled_while_everything_fails_and_after_it() {
     let mut soak = Soak::new(world, options).await.expect("a soak");
     let began = Instant::now();
     let weather =
-        Weather { storm: Duration::from_secs(20), calm: Duration::from_secs(15), ..Weather::default() };
+        Weather { storm: Duration::from_secs(10), calm: Duration::from_secs(20), ..Weather::default() };
     let judged = soak.round(weather).await.expect("a round");
     let mut report = Report::new(options.seed);
     report.add(judged, began.elapsed());

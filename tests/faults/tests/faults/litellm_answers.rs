@@ -1,6 +1,6 @@
 //! What comes from LiteLLM's address is no answer, or none that can be meant.
 
-use crate::asking::{BOUND, ask, call, forget_connections, messages, post};
+use crate::asking::{BOUND, ask, assert_unavailable, call, forget_connections, messages, post};
 use api_tests::{Answer, Team};
 use faults::{After, Application, Mode, RawServer, Script, Setup, eventually};
 use serde_json::json;
@@ -225,10 +225,17 @@ async fn in_a_storm_of_429_the_keys_own_limit_is_passed_on_and_the_providers_is_
     let storm = futures::future::join_all((0..40).map(async |_| {
         let job = team.job().await;
         let answer = ask(call(&team, &job, "hello", None)).await.expect("an answer");
+        // Of so many connections at once the server may not have taken all.
+        if answer.status == 503 {
+            assert_unavailable(&answer, "a connection that was not taken");
+            return 0;
+        }
         assert_told(&answer, TOO_MANY, "the key's limit");
         assert_eq!(answer.header("retry-after"), Some("37"));
+        1
     }));
-    storm.await;
+    let told: usize = storm.await.into_iter().sum();
+    assert!(told > 20, "only {told} were told");
     drop(server);
     for when in ["", "retry-after: soon\r\n", "retry-after: -1\r\n"] {
         let headers = format!("content-type: application/json\r\nrate_limit_type: requests\r\n{when}");

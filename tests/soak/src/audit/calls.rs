@@ -107,7 +107,9 @@ impl Audit<'_> {
 
     /// Whether the job may have been ended by somebody else before the call's end was written.
     fn may_end_before(&self, job: Uuid, record: &Record) -> bool {
-        let later = self.is_settled_later(record) || self.is_orphaned(record);
+        // A stream that can be asked for again goes on without its reader.
+        let goes_on = record.repeatable && record.heard.stream == Some(StreamEnd::Left);
+        let later = goes_on || self.is_settled_later(record) || self.is_orphaned(record);
         self.history.iter().any(|other| {
             other.kind == Kind::Complete
                 && other.job == Some(job)

@@ -60,8 +60,9 @@ impl Audit<'_> {
     /// Whether perhaps nobody was left to write what became of a request's call: its host was killed during the request, or after it
     /// while there was still something to write.
     pub(super) fn is_orphaned(&self, record: &Record) -> bool {
-        self.meets(record, Part::Host(record.host))
-            || (self.is_settled_later(record) && was_killed_since(record, self.faults))
+        // What a reader has left is noticed later, and may go on.
+        let later = self.is_settled_later(record) || record.heard.stream == Some(StreamEnd::Left);
+        self.meets(record, Part::Host(record.host)) || (later && was_killed_since(record, self.faults))
     }
 
     /// Every call is settled, but those that nobody was left for, which have ended all the same.
