@@ -12,6 +12,7 @@
 mod app;
 mod client;
 mod database;
+mod eventually;
 mod invariants;
 pub mod python;
 mod setup;
@@ -19,5 +20,6 @@ mod setup;
 pub use app::{Options, TEST_VARIABLES, TestApp, repository};
 pub use client::{Answer, Client, Sse};
 pub use database::Database;
+pub use eventually::eventually;
 pub use invariants::violations;
 pub use setup::Team;

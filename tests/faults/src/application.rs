@@ -2,14 +2,10 @@
 
 use crate::{HostProcess, Postgres, Proxy};
 use anyhow::{Context, Result};
-use api_tests::{Client, Database, TEST_VARIABLES, Team};
+use api_tests::{Client, Database, TEST_VARIABLES, Team, eventually};
 use litellm_stand_in::{Config, StandIn};
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 /// How an application is started that is not quite the usual one.
 pub struct Setup {
@@ -164,16 +160,4 @@ impl Application {
 
 fn stand_in_address(litellm: &StandIn) -> SocketAddr {
     litellm.url().trim_start_matches("http://").parse().expect("an address")
-}
-
-/// Asks again and again until there is an answer; fails the test after `limit`.
-pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = probe().await {
-            return found;
-        }
-        assert!(started.elapsed() < limit, "within {limit:?} not seen: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

@@ -15,7 +15,7 @@ mod postgres;
 mod proxy;
 mod raw_server;
 
-pub use application::{Application, Setup, eventually};
+pub use application::{Application, Setup};
 pub use host_process::HostProcess;
 pub use postgres::{Disk, Postgres};
 pub use proxy::{Direction, Mode, Proxy};

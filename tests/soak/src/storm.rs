@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::Result;
 use fastrand::Rng;
-use faults::{Application, Direction, Mode, Postgres, RawServer, Script};
+use faults::{Application, Direction, Mode, Postgres, Proxy, RawServer, Script};
 use std::{
     ops::Range,
     sync::Mutex,
@@ -140,17 +140,6 @@ impl Storm<'_> {
                 for_some(random, 200..1500).await;
                 drop(greedy);
             }
-            "cut" => way.cut(),
-            "cut once" => {
-                way.cut_once_after(direction(random), random.u64(..5000));
-                for_some(random, 100..500).await;
-                way.cut_no_more();
-            }
-            "cut each" => {
-                way.cut_each_after(direction(random), random.u64(..5000));
-                for_some(random, 100..1000).await;
-                way.cut_no_more();
-            }
             "silent" => {
                 way.set(Mode::Stall).await;
                 for_some(random, 200..4000).await;
@@ -160,12 +149,7 @@ impl Storm<'_> {
                 }
                 way.set(Mode::Pass).await;
             }
-            mode => {
-                way.set(if mode == "refusing" { Mode::Refuse } else { Mode::Reset }).await;
-                way.cut();
-                for_some(random, 100..1500).await;
-                way.set(Mode::Pass).await;
-            }
+            how => way_fails(way, how, random, 100..1000, 100..1500).await,
         }
         Ok(())
     }
@@ -208,17 +192,6 @@ impl Storm<'_> {
                 for_some(random, 500..2000).await;
                 way.set(Mode::Pass).await;
             }
-            "cut" => way.cut(),
-            "cut once" => {
-                way.cut_once_after(direction(random), random.u64(..5000));
-                for_some(random, 100..500).await;
-                way.cut_no_more();
-            }
-            "cut each" => {
-                way.cut_each_after(direction(random), random.u64(..5000));
-                for_some(random, 500..1500).await;
-                way.cut_no_more();
-            }
             "down" => {
                 litellm.set_down(true);
                 for_some(random, 100..1500).await;
@@ -238,12 +211,7 @@ impl Storm<'_> {
                 for_some(random, 500..2000).await;
                 use_up(&litellm.url(), status).await?;
             }
-            mode => {
-                way.set(if mode == "refusing" { Mode::Refuse } else { Mode::Reset }).await;
-                way.cut();
-                for_some(random, 100..2000).await;
-                way.set(Mode::Pass).await;
-            }
+            how => way_fails(way, how, random, 500..1500, 100..2000).await,
         }
         Ok(())
     }
@@ -258,6 +226,29 @@ impl Storm<'_> {
             self.faults.end(fault);
         }
         Ok(())
+    }
+}
+
+/// What can become of any way. Connections are cut `each` so long, and none is taken for `none` so long, in milliseconds.
+async fn way_fails(way: &Proxy, how: &str, random: &mut Rng, each: Range<u64>, none: Range<u64>) {
+    match how {
+        "cut" => way.cut(),
+        "cut once" => {
+            way.cut_once_after(direction(random), random.u64(..5000));
+            for_some(random, 100..500).await;
+            way.cut_no_more();
+        }
+        "cut each" => {
+            way.cut_each_after(direction(random), random.u64(..5000));
+            for_some(random, each).await;
+            way.cut_no_more();
+        }
+        mode => {
+            way.set(if mode == "refusing" { Mode::Refuse } else { Mode::Reset }).await;
+            way.cut();
+            for_some(random, none).await;
+            way.set(Mode::Pass).await;
+        }
     }
 }
 

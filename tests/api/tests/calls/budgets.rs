@@ -1,7 +1,7 @@
 //! LiteLLM's own limits for a team's key: they end a call, and no other model is tried.
 
-use crate::fixtures::{call, eventually, models_asked, prompt, stream_refusal};
-use api_tests::TestApp;
+use crate::fixtures::{call, models_asked, prompt, stream_refusal};
+use api_tests::{TestApp, eventually};
 use serde_json::json;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Tokens and costs: exact, and unknown where they are unknown.
 
-use crate::fixtures::{BILL, call, events, eventually, group_of, prompt, stream};
-use api_tests::{Team, TestApp};
+use crate::fixtures::{BILL, call, events, group_of, prompt, stream};
+use api_tests::{Team, TestApp, eventually};
 use serde_json::json;
 
 /// A prompt that is answered with so many tokens.

@@ -1,12 +1,9 @@
 //! What the tests of calls share.
 
-use api_tests::{Answer, Options, Sse, Team, TestApp};
+use api_tests::{Answer, Options, Sse, Team, TestApp, eventually};
 use litellm_stand_in::{Recorded, StandIn};
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
 
 /// An application whose components have so few connections to the database each that waiting calls can't hold one.
@@ -79,18 +76,6 @@ pub async fn group_of(app: &TestApp, models: Value) -> String {
     let name = format!("Group-{}", Uuid::now_v7().simple());
     app.admin().post("/api/model-groups/create", json!({"group_name": name, "models": models})).await.ok();
     name
-}
-
-/// Asks again and again until there is an answer; fails the test after `limit`.
-pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = probe().await {
-            return found;
-        }
-        assert!(started.elapsed() < limit, "within {limit:?} not seen: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// Longer than LiteLLM takes to tell what a call cost whose client has left.

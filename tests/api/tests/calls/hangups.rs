@@ -1,9 +1,7 @@
 //! A client that leaves pays for what it used, and no call stays unsettled because of it.
 
-use crate::fixtures::{
-    app_with_connections, call_when, calls_that_are, completions, eventually, prompt, stream,
-};
-use api_tests::{Options, Team, TestApp};
+use crate::fixtures::{app_with_connections, call_when, calls_that_are, completions, prompt, stream};
+use api_tests::{Options, Team, TestApp, eventually};
 use litellm_stand_in::Outcome;
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What is said in calls is kept where the deployment wants that, for so many days, and shown with the job.
 
-use crate::fixtures::{call, events, eventually, prompt, stream};
-use api_tests::{Options, Team, TestApp};
+use crate::fixtures::{call, events, prompt, stream};
+use api_tests::{Options, Team, TestApp, eventually};
 use serde_json::{Value, json};
 use std::time::Duration;
 

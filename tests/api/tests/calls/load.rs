@@ -1,7 +1,7 @@
 //! Many calls at once.
 
-use crate::fixtures::{app_with_connections, calls_that_are, events, eventually, prompt, stream};
-use api_tests::TestApp;
+use crate::fixtures::{app_with_connections, calls_that_are, events, prompt, stream};
+use api_tests::{TestApp, eventually};
 use futures::future::join_all;
 use serde_json::json;
 use std::time::Duration;

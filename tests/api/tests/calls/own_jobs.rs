@@ -1,7 +1,7 @@
 //! A job, its one call and its end in one request.
 
-use crate::fixtures::{call_when, events, eventually, members, models_asked, prompt_with};
-use api_tests::{Answer, Sse, Team, TestApp};
+use crate::fixtures::{call_when, events, members, models_asked, prompt_with};
+use api_tests::{Answer, Sse, Team, TestApp, eventually};
 use serde_json::{Value, json};
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! A stream whose model fails. Before the first event that is in `fallbacks`; this is after it.
 
-use crate::fixtures::{BILL, call_when, events, eventually, prompt, stream, stream_refusal};
-use api_tests::{Options, TestApp};
+use crate::fixtures::{BILL, call_when, events, prompt, stream, stream_refusal};
+use api_tests::{Options, TestApp, eventually};
 use serde_json::json;
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 //!
 //! The traps come from the test-only component `trap`, which runs beside the product's and opens calls as they do.
 
-use crate::fixtures::{call_when, calls_that_are, events, eventually, prompt, stream};
-use api_tests::{Answer, Options, Team, TestApp};
+use crate::fixtures::{call_when, calls_that_are, events, prompt, stream};
+use api_tests::{Answer, Options, Team, TestApp, eventually};
 use futures::future::join_all;
 use serde_json::json;
 use std::time::Duration;

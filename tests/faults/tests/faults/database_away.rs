@@ -1,8 +1,8 @@
 //! PostgreSQL is out of reach, says nothing, or takes no further connection, and then does again.
 
 use crate::asking::{BOUND, ask, assert_unavailable, call, complete, create_job};
-use api_tests::Team;
-use faults::{Application, Mode, Postgres, Setup, eventually};
+use api_tests::{Team, eventually};
+use faults::{Application, Mode, Postgres, Setup};
 use futures::future::join_all;
 use std::time::{Duration, Instant};
 

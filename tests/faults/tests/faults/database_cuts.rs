@@ -4,8 +4,8 @@ use crate::asking::{
     ask, assert_repeats, assert_unavailable, call, complete, create_job, is_charged, let_deadlines_pass,
     messages, places, post,
 };
-use api_tests::{Answer, Team};
-use faults::{Application, Direction, Setup, eventually};
+use api_tests::{Answer, Team, eventually};
+use faults::{Application, Direction, Setup};
 use futures::future::join_all;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};

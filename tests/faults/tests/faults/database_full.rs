@@ -1,8 +1,8 @@
 //! The disk of PostgreSQL gets full: tables can't grow, then the log can't, which ends the server.
 
 use crate::asking::{BOUND, ask, assert_unavailable, create_job, post, skipped};
-use api_tests::Team;
-use faults::{Application, Disk, Postgres, Setup, eventually};
+use api_tests::{Team, eventually};
+use faults::{Application, Disk, Postgres, Setup};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use uuid::Uuid;

@@ -2,8 +2,7 @@
 
 use crate::asking::{BOUND, ask, assert_unavailable, call, complete, create_job, messages, post};
 use crate::database_away::{app_with_a_server_of_its_own, postgres};
-use api_tests::{Answer, Team};
-use faults::eventually;
+use api_tests::{Answer, Team, eventually};
 use futures::future::join_all;
 use reqwest::RequestBuilder;
 use serde_json::json;

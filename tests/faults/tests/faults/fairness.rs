@@ -1,8 +1,7 @@
 //! A slow model holds up nobody: not with its calls, nor with its streams, however few connections to the database there are.
 
 use crate::asking::{ask, call, messages};
-use api_tests::{Options, TestApp};
-use faults::eventually;
+use api_tests::{Options, TestApp, eventually};
 use futures::future::join_all;
 use std::time::{Duration, Instant};
 

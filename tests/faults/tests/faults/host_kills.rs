@@ -1,8 +1,8 @@
 //! A host is killed in the middle of its work and started again.
 
 use crate::asking::{BOUND, ask, call, complete, create_job, let_deadlines_pass, messages};
-use api_tests::Team;
-use faults::{Application, Setup, eventually};
+use api_tests::{Team, eventually};
+use faults::{Application, Setup};
 use futures::future::join_all;
 use reqwest::RequestBuilder;
 use serde_json::json;

@@ -1,8 +1,8 @@
 //! What comes from LiteLLM's address is no answer, or none that can be meant.
 
 use crate::asking::{BOUND, ask, assert_unavailable, call, forget_connections, messages, post};
-use api_tests::{Answer, Team};
-use faults::{After, Application, Mode, RawServer, Script, Setup, eventually};
+use api_tests::{Answer, Team, eventually};
+use faults::{After, Application, Mode, RawServer, Script, Setup};
 use serde_json::json;
 use std::time::{Duration, Instant};
 

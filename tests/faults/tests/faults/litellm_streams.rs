@@ -1,8 +1,8 @@
 //! LiteLLM's streams break off at any byte, turn into nonsense, or never end.
 
 use crate::asking::{BOUND, ask, call, forget_connections, messages, places};
-use api_tests::{Answer, Sse, Team};
-use faults::{After, Application, Direction, RawServer, Script, Setup, eventually};
+use api_tests::{Answer, Sse, Team, eventually};
+use faults::{After, Application, Direction, RawServer, Script, Setup};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
