@@ -184,7 +184,8 @@ CREATE TABLE credit_accounts (
 CREATE TABLE jobs (
     job_id uuid PRIMARY KEY,
     team_id text NOT NULL REFERENCES teams,
-    terms_id bigint NOT NULL REFERENCES terms,
+    -- No foreign key: it is the team's, no row of `terms` ever changes or goes, and each job would lock one that all teams share.
+    terms_id bigint NOT NULL,
     user_id text,
     job_type text NOT NULL,
     status text NOT NULL DEFAULT 'pending',
@@ -251,7 +252,8 @@ CREATE TRIGGER ledger_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON cred
 CREATE TABLE calls (
     call_id uuid NOT NULL,
     job_id uuid NOT NULL,
-    team_id text NOT NULL REFERENCES teams,
+    -- Its job's. No foreign key: each call would lock the team's row.
+    team_id text NOT NULL,
     model_group text NOT NULL,
     purpose text,
     streamed boolean NOT NULL,

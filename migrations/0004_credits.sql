@@ -232,11 +232,14 @@ BEGIN
     RETURN v_balance;
 END $$;
 
--- Whether `p_required` credits could be held now, by the rule that creating a job goes by.
-CREATE FUNCTION check_credits(p_team_id text, p_required bigint) RETURNS json LANGUAGE plpgsql AS $$
+-- Whether `p_required` credits could be held now, by the rule that creating a job goes by. `p_key_id` NULL: the admin asks.
+CREATE FUNCTION check_credits(p_team_id text, p_required bigint, p_key_id uuid DEFAULT NULL) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_answer json;
 BEGIN
+    IF p_key_id IS NOT NULL THEN
+        PERFORM acting_team(p_key_id);
+    END IF;
     PERFORM existing_team(p_team_id);
     PERFORM sweep_team(p_team_id);
     SELECT json_build_object(

@@ -18,42 +18,67 @@ DECLARE
     v_behind boolean;
     v_call_id uuid := id_or_new(p_call_id);
 BEGIN
-    SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id FOR NO KEY UPDATE;
+    UPDATE jobs SET status = 'in_progress', started_at = coalesce(started_at, now()), total_calls = total_calls + 1
+    WHERE job_id = p_job_id AND team_id = v_team_id AND status IN ('pending', 'in_progress') AND expires_at > now()
+    RETURNING * INTO v_job;
     IF NOT FOUND THEN
-        PERFORM fail('LJ006', 'Job not found');
-    ELSIF v_job.status NOT IN ('pending', 'in_progress') OR v_job.expires_at <= now() THEN
+        -- With its lock: who is just ending it decides how it has ended.
+        SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            PERFORM fail('LJ006', 'Job not found');
+        END IF;
         PERFORM job_is_over(v_job);
     END IF;
 
-    SELECT g.* INTO v_group
-    FROM team_groups(v_team_id) t JOIN model_groups g USING (model_group_id)
-    JOIN teams ON teams.team_id = v_team_id
-    WHERE p_model_group IS NULL OR g.group_name = p_model_group
-    ORDER BY g.model_group_id IS NOT DISTINCT FROM teams.default_model_group_id DESC, t.rank
-    LIMIT 1;
-    IF NOT FOUND THEN
+    v_group := group_for_call(v_team_id, p_model_group);
+    IF v_group.model_group_id IS NULL THEN
         PERFORM fail('LJ004', CASE WHEN p_model_group IS NULL
             THEN format('Team ''%s'' has no model group', v_team_id)
             ELSE format('Team ''%s'' does not have access to model group ''%s''', v_team_id, p_model_group) END);
     END IF;
 
     SELECT json_agg(json_build_object('model_name', model_name, 'config', config) ORDER BY priority),
-           now() + make_interval(secs => p_deadline_seconds + p_model_seconds * count(*)::integer)
-    INTO v_models, v_deadline
+           now() + make_interval(secs => p_deadline_seconds + p_model_seconds * count(*)::integer),
+           (SELECT litellm_is_behind(t) FROM teams t WHERE team_id = v_team_id)
+    INTO v_models, v_deadline, v_behind
     FROM model_group_models WHERE model_group_id = v_group.model_group_id;
     INSERT INTO calls (call_id, job_id, team_id, model_group, purpose, streamed, metadata, deadline)
     VALUES (v_call_id, p_job_id, v_team_id, v_group.group_name, p_purpose, p_streamed, p_metadata, v_deadline)
     ON CONFLICT DO NOTHING;
     IF FOUND THEN
-        UPDATE jobs SET status = 'in_progress', started_at = coalesce(started_at, now()), total_calls = total_calls + 1
-        WHERE job_id = p_job_id;
-        PERFORM count_new_call(v_team_id, p_job_id, v_job.job_type, v_job.status = 'pending');
+        PERFORM count_new_call(v_team_id, p_job_id, v_job.job_type, v_job.total_calls = 1);
+    ELSE
+        -- It was counted when it was opened.
+        UPDATE jobs SET total_calls = total_calls - 1 WHERE job_id = p_job_id;
     END IF;
-    SELECT litellm_is_behind(t) INTO v_behind FROM teams t WHERE team_id = v_team_id;
     RETURN json_build_object(
         'job_id', p_job_id, 'call_id', v_call_id, 'deadline', v_deadline, 'team_id', v_team_id,
         'model_group', v_group.group_name, 'models', v_models,
         'litellm', CASE WHEN v_behind THEN litellm_wanted(v_team_id) END);
+END $$;
+
+-- The group of this name, if the team may use it; without a name the team's default, which is the first of its groups where it has
+-- chosen none. NULL in every column: there is none.
+CREATE FUNCTION group_for_call(p_team_id text, p_name text) RETURNS model_groups LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_row model_groups;
+BEGIN
+    IF p_name IS NULL THEN
+        SELECT g.* INTO v_row FROM model_groups g WHERE model_group_id = (
+            SELECT coalesce(
+                t.default_model_group_id,
+                (SELECT d.model_group_id FROM team_model_groups d WHERE d.team_id = p_team_id ORDER BY position LIMIT 1),
+                (SELECT m.model_group_id FROM team_access_groups a JOIN model_access_group_members m USING (access_group_id)
+                 WHERE a.team_id = p_team_id ORDER BY a.position, m.position LIMIT 1))
+            FROM teams t WHERE t.team_id = p_team_id);
+    ELSE
+        SELECT g.* INTO v_row FROM model_groups g
+        WHERE g.group_name = p_name
+          AND (EXISTS (SELECT FROM team_model_groups d WHERE d.team_id = p_team_id AND d.model_group_id = g.model_group_id)
+               OR EXISTS (SELECT FROM team_access_groups a JOIN model_access_group_members m USING (access_group_id)
+                          WHERE a.team_id = p_team_id AND m.model_group_id = g.model_group_id));
+    END IF;
+    RETURN v_row;
 END $$;
 
 -- A job for one call, and the call. `p_team_id` NULL: the key's team.
@@ -162,7 +187,8 @@ END $$;
 CREATE FUNCTION count_call(p settling) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_shard integer := my_shard();
-    v_place integer := (SELECT count(*) + 1 FROM unnest(latency_bounds()) AS bound WHERE bound < p.latency_ms);
+    -- One more than there are bounds below it.
+    v_place integer := 1 + width_bucket(p.latency_ms - 1, latency_bounds());
 BEGIN
     LOOP
         UPDATE call_totals

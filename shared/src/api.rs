@@ -9,7 +9,7 @@
 
 use crate::{
     auth::{self, Access, Principal},
-    change::Change,
+    change::{Change, IDEMPOTENCY_KEY},
     error::{self, Code, Error, Result},
     input::{self, RawBody, Slug},
 };
@@ -164,6 +164,9 @@ fn standard(method: &HttpMethod) -> Method {
     }
 }
 
+/// The id of the call that an answer is about.
+pub(crate) const CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of a request, on its way to who writes down what the request did.
@@ -216,22 +219,37 @@ async fn admit(guard: Arc<Guard>, request: Request, next: Next) -> Response {
     }
 }
 
-/// Establishes who calls, reads the body of a request that may change something, and lets it through.
+/// Establishes who calls, and lets the request through.
+///
+/// Where what it does checks the key again, an instance may have known the key for a while. Then whoever is refused hears of the key first.
 async fn admitted(access: Access, request: Request, next: Next) -> Result<Response> {
-    let principal = auth::authenticate(access, request.headers()).await?;
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD) && access != Access::Public;
+    // An answer that was kept is given without a look at the key.
+    let checked_again = changes && !request.headers().contains_key(IDEMPOTENCY_KEY);
+    let principal = auth::authenticate(access, request.headers(), checked_again).await?;
     if !changes {
         let mut request = request;
         request.extensions_mut().insert(principal);
         return Ok(next.run(request).await);
     }
+    let response = change(&principal, request, next).await.unwrap_or_else(Error::into_response);
+    // What became of a call that was made is told as it is.
+    let made_a_call = response.headers().contains_key(CALL_ID);
+    if checked_again && response.status().is_client_error() && !made_a_call {
+        auth::confirm(&principal).await?;
+    }
+    Ok(response)
+}
+
+/// Reads the body of a request that may change something, and lets it through.
+async fn change(principal: &Principal, request: Request, next: Next) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     let body = input::read(&parts.headers, body).await?;
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let id =
         parts.extensions.get::<RequestId>().and_then(|RequestId(id)| id.to_str().ok()).unwrap_or_default();
-    let change = Change::new(&principal, &parts, route, id, &body)?;
-    parts.extensions.insert(principal);
+    let change = Change::new(principal, &parts, route, id, &body)?;
+    parts.extensions.insert(principal.clone());
     parts.extensions.insert(change.clone());
     parts.extensions.insert(RawBody(body));
     let mut response = next.run(Request::from_parts(parts, Body::empty())).await;

@@ -3,9 +3,10 @@
 //! * The admin shows `X-Admin-Key`, compared in constant time. No configured admin key: nobody is the admin.
 //! * A team shows `Authorization: Bearer sk-…`, a virtual key that LiteLLM generated. Here only its SHA-256 is known.
 //!
-//! A look-up of a key is cached in the key-value store for `auth_cache_seconds`. That authorises reads and refuses early;
-//! every function of `migrations/` that changes something for a key checks the key again, so a stale entry changes nothing.
-//! Only keys that may be used are cached, and [`forget`] drops them when their team changes.
+//! A look-up of a key is cached for `auth_cache_seconds`, in the key-value store and in the instance. That authorises reads and refuses
+//! early; every function of `migrations/` that changes something for a key checks the key again, so a stale entry changes nothing.
+//! Only keys that may be used are cached, and [`forget`] drops them from the store when their team changes. What other instances
+//! remember it can't reach, so that counts only where SQL checks the key again.
 
 use crate::{
     database,
@@ -18,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use spin_sdk::{key_value::Store, pg::ParameterValue};
 use std::{
+    collections::BTreeMap,
     fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 use subtle::ConstantTimeEq;
@@ -122,13 +125,14 @@ impl Principal {
 
 const ADMIN_KEY: HeaderName = HeaderName::from_static("x-admin-key");
 
-/// Establishes who the request comes from, or refuses it.
-pub async fn authenticate(access: Access, headers: &HeaderMap) -> Result<Principal> {
+/// Establishes who the request comes from, or refuses it. `checked_again`: the request does nothing for a team but what SQL, in the same
+/// statement, checks the key for.
+pub async fn authenticate(access: Access, headers: &HeaderMap, checked_again: bool) -> Result<Principal> {
     match access {
         Access::Public => Ok(Principal::Nobody),
         Access::Admin => admin(headers).await,
         Access::AdminOrTeam if headers.contains_key(ADMIN_KEY) => admin(headers).await,
-        Access::Team | Access::AdminOrTeam => team(headers).await.map(Principal::Team),
+        Access::Team | Access::AdminOrTeam => team(headers, checked_again).await.map(Principal::Team),
     }
 }
 
@@ -148,18 +152,55 @@ async fn admin(headers: &HeaderMap) -> Result<Principal> {
     }
 }
 
-async fn team(headers: &HeaderMap) -> Result<TeamKey> {
+async fn team(headers: &HeaderMap, checked_again: bool) -> Result<TeamKey> {
     let secret = bearer(headers)?;
     let hash = secret.hash();
-    let found = match cached(&hash).await {
-        Some(found) => found,
-        None => {
-            let found = look_up(&hash).await?;
-            remember(&hash, &found).await;
-            found
-        }
+    let remembered = if checked_again { remembered(&hash) } else { None };
+    let Entry { key_id, team_id, .. } = match remembered {
+        Some(entry) => entry,
+        None => ask(&hash).await?,
     };
-    Ok(TeamKey { key_id: found.key_id, team_id: found.team_id, secret })
+    Ok(TeamKey { key_id, team_id, secret })
+}
+
+/// Refuses a team whose key ended after this instance had last asked about it: for a request that SQL has not got to see.
+pub(crate) async fn confirm(principal: &Principal) -> Result<()> {
+    match principal {
+        Principal::Team(key) => ask(&key.secret.hash()).await.map(drop),
+        Principal::Admin | Principal::Nobody => Ok(()),
+    }
+}
+
+/// What the store or the database knows of a key.
+async fn ask(hash: &[u8; 32]) -> Result<Entry> {
+    let entry = match cached(hash).await {
+        Some(entry) => entry,
+        None => look_up_and_cache(hash).await?,
+    };
+    remember(hash, &entry);
+    Ok(entry)
+}
+
+/// The keys that this instance has seen.
+static SEEN: Mutex<BTreeMap<[u8; 32], Entry>> = Mutex::new(BTreeMap::new());
+
+/// The most keys that an instance remembers.
+const MOST_SEEN: usize = 1000;
+
+fn seen() -> MutexGuard<'static, BTreeMap<[u8; 32], Entry>> {
+    SEEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn remembered(hash: &[u8; 32]) -> Option<Entry> {
+    seen().get(hash).filter(|entry| now() < entry.until).cloned()
+}
+
+fn remember(hash: &[u8; 32], entry: &Entry) {
+    let mut seen = seen();
+    if seen.len() >= MOST_SEEN {
+        seen.clear();
+    }
+    seen.insert(*hash, entry.clone());
 }
 
 /// The virtual key of a request's one `Authorization` header, which is not yet known to be valid.
@@ -205,8 +246,8 @@ async fn look_up(hash: &[u8; 32]) -> Result<Found> {
     }
 }
 
-/// What the key-value store holds under [`cache_key`]. The store has no expiry of its own.
-#[derive(Serialize, Deserialize)]
+/// What the key-value store holds under [`cache_key`], and an instance remembers. The store has no expiry of its own.
+#[derive(Clone, Serialize, Deserialize)]
 struct Entry {
     key_id: Uuid,
     team_id: String,
@@ -231,34 +272,32 @@ fn now() -> u64 {
 const STORE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A cache may fail, hang or lie; whatever is wrong with an entry, the database is asked instead.
-async fn cached(hash: &[u8; 32]) -> Option<Found> {
+async fn cached(hash: &[u8; 32]) -> Option<Entry> {
     within(STORE_LIMIT, read_entry(hash)).await.flatten()
 }
 
-async fn read_entry(hash: &[u8; 32]) -> Option<Found> {
+async fn read_entry(hash: &[u8; 32]) -> Option<Entry> {
     let store = Store::open_default().await.ok()?;
     let entry: Entry = serde_json::from_slice(&store.get(cache_key(&hex(hash))).await.ok()??).ok()?;
-    let usable = now() < entry.until;
-    usable.then(|| Found {
-        key_id: entry.key_id,
-        team_id: entry.team_id,
-        status: "active".into(),
-        seconds_left: None,
-    })
+    (now() < entry.until).then_some(entry)
 }
 
-/// Without the entry the next request asks the database again: slower, not wrong.
-async fn remember(hash: &[u8; 32], found: &Found) {
-    within(STORE_LIMIT, write_entry(hash, found)).await;
+/// Asks the database about a key, and puts what it says into the store. Without the entry the next request asks the database again:
+/// slower, not wrong.
+async fn look_up_and_cache(hash: &[u8; 32]) -> Result<Entry> {
+    let Found { key_id, team_id, seconds_left, .. } = look_up(hash).await?;
+    let lifetime: u64 = settings::parsed("auth_cache_seconds").await.unwrap_or(0);
+    let lifetime = seconds_left.map_or(lifetime, |left| left.min(lifetime));
+    let entry = Entry { key_id, team_id, until: now().saturating_add(lifetime) };
+    if lifetime > 0 {
+        within(STORE_LIMIT, write_entry(hash, &entry)).await;
+    }
+    Ok(entry)
 }
 
-async fn write_entry(hash: &[u8; 32], found: &Found) {
-    let Ok(lifetime @ 1..) = settings::parsed::<u64>("auth_cache_seconds").await else { return };
+async fn write_entry(hash: &[u8; 32], entry: &Entry) {
     let hash = hex(hash);
-    let lifetime = found.seconds_left.map_or(lifetime, |left| left.min(lifetime));
-    let entry =
-        Entry { key_id: found.key_id, team_id: found.team_id.clone(), until: now().saturating_add(lifetime) };
-    if let (Ok(store), Ok(entry)) = (Store::open_default().await, serde_json::to_vec(&entry)) {
+    if let (Ok(store), Ok(entry)) = (Store::open_default().await, serde_json::to_vec(entry)) {
         _ = store.set(cache_key(&hash), entry).await;
         // Between the look-up and this the team may have changed, and `forget` found nothing yet to drop.
         if recently_forgotten(&store, &hash).await {

@@ -23,8 +23,9 @@ pub use schema::{CallBody, NewJobBody};
 pub use settlement::{Settled, Settlement};
 
 use crate::{
+    api::CALL_ID,
     auth::TeamKey,
-    change::Change,
+    change::{Change, JOB_ID, Statement},
     database::{self, optional_text, text, uuid},
     error::{Error, Result},
     litellm::{
@@ -176,7 +177,7 @@ pub async fn open(
         }
     };
     // Sent again when its answer got lost, it finds the ids that are chosen here.
-    let opened = match database::insist(statement, parameters).await? {
+    let opened = match database::insist(change.text_of(statement), parameters).await? {
         Claimed { kept: Some(KeptOutcome { settled, sealed }), .. } => {
             change.mark_replayed();
             let sealed = sealed.ok_or_else(|| Error::internal("a kept call without its outcome"))?;
@@ -211,17 +212,25 @@ pub async fn open(
     })))
 }
 
-const OPEN_CALL: &str = concat!(
-    "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, 0) AS kept) ",
-    "SELECT json_build_object('kept', kept, 'opened', CASE WHEN kept IS NULL THEN lease($1::text::json, ",
-    "open_call($5, $10, $6, $7, $8, $9::text::json, $2, $3, $4)) END)::text AS answer FROM claimed"
-);
+/// A statement that begins a call, which is the request's work: until it is over, the claim holds.
+macro_rules! begin {
+    ($call:literal) => {
+        Statement {
+            claiming: concat!(
+                "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, 0) AS kept) ",
+                "SELECT json_build_object('kept', kept, 'opened', CASE WHEN kept IS NULL THEN lease($1::text::json, ",
+                $call,
+                ") END)::text AS answer FROM claimed"
+            ),
+            plain: concat!("SELECT json_build_object('kept', $1::text, 'opened', ", $call, ")::text AS answer"),
+        }
+    };
+}
 
-const OPEN_JOB_WITH_CALL: &str = concat!(
-    "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, 0) AS kept) ",
-    "SELECT json_build_object('kept', kept, 'opened', CASE WHEN kept IS NULL THEN lease($1::text::json, ",
-    "open_job_with_call($5, $11, $12, $13, $14::text::json, $15, $6, $7, $8, $9::text::json, $2, $3, $10, $4)) END)::text ",
-    "AS answer FROM claimed"
+const OPEN_CALL: Statement = begin!("open_call($5, $10, $6, $7, $8, $9::text::json, $2, $3, $4)");
+
+const OPEN_JOB_WITH_CALL: Statement = begin!(
+    "open_job_with_call($5, $11, $12, $13, $14::text::json, $15, $6, $7, $8, $9::text::json, $2, $3, $10, $4)"
 );
 
 impl OpenCall {
@@ -392,7 +401,7 @@ impl OpenCall {
 
 /// The answer with the ids of the call and its job.
 pub fn with_ids(mut response: Response, job_id: Uuid, call_id: Uuid) -> Response {
-    for (name, id) in [("x-job-id", job_id), ("x-call-id", call_id)] {
+    for (name, id) in [(JOB_ID, job_id), (CALL_ID, call_id)] {
         if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
             response.headers_mut().insert(name, value);
         }

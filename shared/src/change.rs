@@ -31,18 +31,34 @@ use std::sync::{
 };
 use uuid::Uuid;
 
-/// The text of a statement that changes something: `change!("create_job($2, $3)")`. `$1` is the request, see [`Change::run`].
+/// A statement that changes something: `change!("create_job($2, $3)")`. `$1` is the request, see [`Change::run`].
 #[macro_export]
 macro_rules! change {
     ($call:literal) => {
-        concat!(
-            "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, 0) AS kept) ",
-            "SELECT json_build_object('replayed', kept IS NOT NULL, 'answer', ",
-            "CASE WHEN kept IS NULL THEN keep($1::text::json, ",
-            $call,
-            ") ELSE kept END)::text AS answer FROM claimed"
-        )
+        $crate::change::Statement {
+            claiming: concat!(
+                "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, 0) AS kept) ",
+                "SELECT json_build_object('replayed', kept IS NOT NULL, 'answer', ",
+                "CASE WHEN kept IS NULL THEN keep($1::text::json, ",
+                $call,
+                ") ELSE kept END)::text AS answer FROM claimed"
+            ),
+            plain: concat!(
+                "SELECT json_build_object('replayed', $1::text IS NOT NULL, 'answer', ",
+                $call,
+                ")::text AS answer"
+            ),
+        }
     };
+}
+
+/// The two texts of a statement that changes something, with the same parameters. PostgreSQL plans a text each time that it is sent.
+#[derive(Clone, Copy)]
+pub struct Statement {
+    /// Claims the request first, and keeps the answer.
+    pub claiming: &'static str,
+    /// For a request of which nothing is claimed or kept.
+    pub plain: &'static str,
 }
 
 /// The header that makes repeating a request safe.
@@ -141,23 +157,28 @@ impl Change {
     /// Runs a statement made by [`change!`]. `parameters` are those from `$2` on.
     pub async fn run<T: DeserializeOwned>(
         &self,
-        statement: &'static str,
+        statement: Statement,
         parameters: Vec<ParameterValue>,
     ) -> Result<T> {
-        Ok(self.answer(database::call(statement, self.with(parameters)).await?))
+        Ok(self.answer(database::call(self.text_of(statement), self.with(parameters)).await?))
     }
 
     /// [`Change::run`] for a statement that changes nothing the second time: see [`database::insist`].
     pub async fn insist<T: DeserializeOwned>(
         &self,
-        statement: &'static str,
+        statement: Statement,
         parameters: Vec<ParameterValue>,
     ) -> Result<T> {
         if self.0.request.is_some() && !self.is_idempotent() {
             // It would be written down twice.
             return self.run(statement, parameters).await;
         }
-        Ok(self.answer(database::insist(statement, self.with(parameters)).await?))
+        Ok(self.answer(database::insist(self.text_of(statement), self.with(parameters)).await?))
+    }
+
+    /// Which of its texts this request needs.
+    pub(crate) fn text_of(&self, statement: Statement) -> &'static str {
+        if self.0.request.is_some() { statement.claiming } else { statement.plain }
     }
 
     fn with(&self, mut parameters: Vec<ParameterValue>) -> Vec<ParameterValue> {

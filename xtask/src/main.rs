@@ -4,6 +4,7 @@
 //! builds what [`toolchain`] can compile; the crate `private-postgres` runs private servers, and starts and stops programs.
 
 mod application;
+mod bench;
 mod components;
 mod database;
 mod demo;
@@ -55,6 +56,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Measures the application against the stand-in alone, a native server and, where LITELLM_URL and LITELLM_MASTER_KEY name one, a
+    /// real LiteLLM, side by side in one run. Needs wrk and valgrind.
+    ///
+    /// Its arguments are those of bench/, which `--help` shows.
+    #[command(disable_help_flag = true)]
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Fuzzes what parses bytes from outside, for a bounded time. A part of `test`, with 50,000 inputs for each target.
     Fuzz(fuzz::Options),
     /// Checks licences, duplicates, sources and advisories of all dependencies by the rules of deny.toml. A part of `test`.
@@ -80,6 +90,7 @@ fn main() -> ExitCode {
         Command::Up(options) => up::run(&options),
         Command::Test { filter } => test::run(filter.as_deref()),
         Command::Soak { arguments } => soak::run(&arguments),
+        Command::Bench { arguments } => bench::run(&arguments),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Deny { require_advisories } => deny::run(require_advisories),
         Command::Migrate { database_url } => {

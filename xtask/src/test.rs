@@ -72,6 +72,8 @@ fn start_postgres() -> Result<Server> {
     home.remove()?;
     postgres_home()?.start(&[
         "shared_preload_libraries=pg_stat_statements",
+        // Hundreds of databases, each with its own statements: by default the rarest are forgotten while a test counts them.
+        "pg_stat_statements.max=100000",
         "max_connections=500",
         "fsync=off",
     ])

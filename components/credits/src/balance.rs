@@ -94,6 +94,6 @@ pub async fn check(
         (Some(required), None) | (None, Some(required)) => required,
         (None, None) => Credits(1),
     };
-    let parameters = vec![text(team_id), ParameterValue::Int64(required.0)];
-    database::call("SELECT check_credits($1, $2)::text AS answer", parameters).await.map(Json)
+    let parameters = vec![text(team_id), ParameterValue::Int64(required.0), principal.key_id()];
+    database::call("SELECT check_credits($1, $2, $3)::text AS answer", parameters).await.map(Json)
 }

@@ -15,7 +15,7 @@ use shared::{
     api::PathSlug,
     auth::{self, Principal},
     change,
-    change::Change,
+    change::{Change, Statement},
     database::{self, text, texts},
     error::{Error, Result},
     input::{Body, Credits, ListBody, Metadata, Name, NoFields, Page, Query, Slug, given},
@@ -163,7 +163,7 @@ pub async fn resume(
 
 async fn changed(
     change: &Change,
-    statement: &'static str,
+    statement: Statement,
     parameters: Vec<ParameterValue>,
 ) -> Result<Json<Team>> {
     let Changed { team, litellm } = change.run(statement, parameters).await?;

@@ -1,6 +1,7 @@
 //! How a call ended and what it used, on its way into the database.
 
 use crate::{
+    change::Statement,
     database::{self, optional_text, text, uuid},
     error::{Code, Error, Result},
     job::Completion,
@@ -39,17 +40,37 @@ pub struct Settlement {
     pub(super) error: Option<String>,
 }
 
-/// `$1` is the request, `$2` the sealed outcome.
-const SETTLE_CALL: &str = concat!(
-    "SELECT json_build_object('settled', json_build_object('first', ",
-    "settle_call($3, $4, $5, $6, $7, $8, $9::text::numeric, $10, $11::text::json, $12, $13)), ",
-    "'kept', keep_or_release($1::text::json, $2))::text AS answer"
+/// `$1` is the request, `$2` the sealed outcome. `member` is what of a [`Settled`] the call answers.
+macro_rules! settle {
+    ($member:literal, $call:literal) => {
+        Statement {
+            claiming: concat!(
+                "WITH settled AS MATERIALIZED (SELECT json_build_object('",
+                $member,
+                "', ",
+                $call,
+                ") AS job) SELECT json_build_object('settled', job, 'kept', keep_or_release($1::text::json, $2, job))::text ",
+                "AS answer FROM settled"
+            ),
+            plain: concat!(
+                "SELECT json_build_object('settled', json_build_object('",
+                $member,
+                "', ",
+                $call,
+                "), 'kept', coalesce($1::text, $2::text))::text AS answer"
+            ),
+        }
+    };
+}
+
+const SETTLE_CALL: Statement = settle!(
+    "first",
+    "settle_call($3, $4, $5, $6, $7, $8, $9::text::numeric, $10, $11::text::json, $12, $13)"
 );
 
-const SETTLE_JOB_WITH_CALL: &str = concat!(
-    "WITH settled AS MATERIALIZED (SELECT json_build_object('completion', ",
-    "settle_job_with_call($3, $4, $5, $6, $7, $8, $9::text::numeric, $10, $11::text::json, $12, $13)) AS job) ",
-    "SELECT json_build_object('settled', job, 'kept', keep_or_release($1::text::json, $2, job))::text AS answer FROM settled"
+const SETTLE_JOB_WITH_CALL: Statement = settle!(
+    "completion",
+    "settle_job_with_call($3, $4, $5, $6, $7, $8, $9::text::numeric, $10, $11::text::json, $12, $13)"
 );
 
 #[derive(Deserialize)]
@@ -65,7 +86,9 @@ impl Settlement {
     }
 
     fn statement(&self) -> &'static str {
-        if self.owns_job { SETTLE_JOB_WITH_CALL } else { SETTLE_CALL }
+        let statement = if self.owns_job { SETTLE_JOB_WITH_CALL } else { SETTLE_CALL };
+        // It may have been released by now.
+        if matches!(self.request, ParameterValue::DbNull) { statement.plain } else { statement.claiming }
     }
 
     /// Writes it. While the database is away that goes on in the background, for five minutes; a call for which it never succeeds

@@ -356,7 +356,10 @@ fn parse_event(data: &str) -> Result<Event, Failure> {
     if data == "[DONE]" {
         return Ok(Event::Done);
     }
-    if let Ok(Envelope { error }) = serde_json::from_str(data) {
+    // Few events are errors, and none is without this.
+    if data.contains("\"error\"")
+        && let Ok(Envelope { error }) = serde_json::from_str(data)
+    {
         return Err(Failure::of_model(error.message));
     }
     serde_json::from_str(data).map(Event::Chunk).map_err(Failure::unreadable)

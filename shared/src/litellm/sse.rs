@@ -24,13 +24,21 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Takes the next bytes; an error when an event holds too much.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
-        for &byte in bytes {
-            match (byte, mem::replace(&mut self.returned, byte == b'\r')) {
-                (b'\n', true) => {}
-                (b'\n' | b'\r', _) => self.end_line(),
-                _ => self.line.push(byte),
+    pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), String> {
+        while let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'))
+            && let Some((rest_of_line, [byte, rest @ ..])) = bytes.split_at_checked(end)
+        {
+            let belongs_to_return = self.returned && rest_of_line.is_empty() && *byte == b'\n';
+            self.returned = *byte == b'\r';
+            if !belongs_to_return {
+                self.line.extend_from_slice(rest_of_line);
+                self.end_line();
             }
+            bytes = rest;
+        }
+        if !bytes.is_empty() {
+            self.returned = false;
+            self.line.extend_from_slice(bytes);
         }
         if self.line.len().saturating_add(self.data.len()) > MAX_EVENT_BYTES {
             return Err(format!("an event of more than {MAX_EVENT_BYTES} bytes"));

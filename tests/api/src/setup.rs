@@ -1,7 +1,8 @@
 //! What a test needs before it begins, set up by the admin: an organization, a model group, a team.
 
-use crate::Client;
+use crate::{Client, eventually};
 use serde_json::{Value, json};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// A team that a test acts as.
@@ -37,6 +38,18 @@ impl Team {
     /// Reads a job.
     pub async fn read(&self, job: &str) -> Value {
         self.client.get(&format!("/api/jobs/{job}")).await.ok()
+    }
+
+    /// Waits until a call in the job is open.
+    pub async fn open_call(&self, job: &str) {
+        eventually("an open call", Duration::from_secs(30), async || {
+            let calls = self.read(job).await["calls"].take();
+            calls
+                .as_array()
+                .is_some_and(|calls| calls.iter().any(|call| call["status"] == "open"))
+                .then_some(())
+        })
+        .await;
     }
 
     /// Its balance.

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -60,6 +60,7 @@ struct Shared {
     /// The mode that new connections meet by now.
     accepting: watch::Sender<Mode>,
     passed: [AtomicU64; 2],
+    round_trips: AtomicU64,
     cut: AtomicU64,
 }
 
@@ -93,6 +94,7 @@ impl Proxy {
             state: watch::Sender::new(state),
             accepting: watch::Sender::new(Mode::Pass),
             passed: Default::default(),
+            round_trips: AtomicU64::new(0),
             cut: AtomicU64::new(0),
         });
         RUNTIME.spawn(serve(listener, shared.clone()));
@@ -144,6 +146,11 @@ impl Proxy {
     /// How many bytes have passed in that direction, on all connections.
     pub fn passed(&self, direction: Direction) -> u64 {
         self.shared.passed[direction as usize].load(Ordering::Relaxed)
+    }
+
+    /// How often, on all connections, the server has answered what the client had sent.
+    pub fn round_trips(&self) -> u64 {
+        self.shared.round_trips.load(Ordering::Relaxed)
     }
 
     fn plan(&self, direction: Direction, bytes: u64, once: bool) {
@@ -262,9 +269,11 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let ended = {
             let ((client_in, client_out), (server_in, server_out)) = (client.split(), server.split());
+            // Whether the client has sent something that the server has not begun to answer.
+            let asked = AtomicBool::new(false);
             tokio::try_join!(
-                pump(client_in, server_out, Direction::ToServer, &shared),
-                pump(server_in, client_out, Direction::ToClient, &shared),
+                pump(client_in, server_out, Direction::ToServer, &shared, &asked),
+                pump(server_in, client_out, Direction::ToClient, &shared, &asked),
             )
         };
         if ended.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
@@ -288,6 +297,7 @@ async fn pump(
     mut to: WriteHalf<'_>,
     direction: Direction,
     shared: &Shared,
+    asked: &AtomicBool,
 ) -> io::Result<()> {
     let mut state = shared.state.subscribe();
     let mut buffer = vec![0; 64 * 1024];
@@ -317,6 +327,14 @@ async fn pump(
                 last = true;
             }
             counted.1 += (piece.len() as u64).min(left);
+        }
+        match direction {
+            Direction::ToServer => asked.store(true, Ordering::Relaxed),
+            Direction::ToClient => {
+                _ = shared
+                    .round_trips
+                    .fetch_add(asked.swap(false, Ordering::Relaxed).into(), Ordering::Relaxed);
+            }
         }
         to.write_all(piece).await?;
         shared.passed[direction as usize].fetch_add(piece.len() as u64, Ordering::Relaxed);

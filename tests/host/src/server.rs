@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 use tokio::time::timeout;
+use wasmtime_wasi_http::handler::HandlerState as _;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::headers::prepare;
@@ -64,6 +65,17 @@ impl Running {
     /// Every route with its component, in the order of their precedence.
     pub fn routes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.server.router.routes()
+    }
+
+    /// Makes an instance of a component, which runs nothing, and tells how long that took.
+    pub async fn time_instantiation(&self, component: &str) -> Result<Duration> {
+        let handler =
+            self.server.handlers.get(component).with_context(|| format!("no component {component}"))?;
+        let since = Instant::now();
+        let instance = handler.state().instantiate().await?;
+        let took = since.elapsed();
+        drop(instance);
+        Ok(took)
     }
 
     /// Takes no more connections, lets requests and guests' work after their answers finish for at most 5 seconds, ends

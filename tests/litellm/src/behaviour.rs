@@ -22,6 +22,8 @@ pub(crate) struct Behaviour {
     pub chunks: Option<usize>,
     /// Length in bytes of each of those pieces.
     pub chunk_bytes: usize,
+    /// Whether each piece of a stream says when it was sent, in microseconds since 1970, instead of what the reply is.
+    pub clock: bool,
     /// The finish reason to claim.
     pub finish: Option<String>,
     /// Whether the model says how many tokens it used.
@@ -50,6 +52,7 @@ const NORMAL: Behaviour = Behaviour {
     delay_ms: 0,
     chunks: None,
     chunk_bytes: 0,
+    clock: false,
     finish: None,
     usage: true,
     prompt_tokens: None,
@@ -61,7 +64,7 @@ const NORMAL: Behaviour = Behaviour {
     refused: false,
 };
 
-const MARKS: &str = "status, code, retry_after, first_ms, delay_ms, chunks, chunk_bytes, finish, usage, prompt_tokens, \
+const MARKS: &str = "status, code, retry_after, first_ms, delay_ms, chunks, chunk_bytes, clock, finish, usage, prompt_tokens, \
                      completion_tokens, cut_after, end_after, error_after, stall_after";
 
 static MARK: LazyLock<Regex> =
@@ -120,6 +123,7 @@ impl Behaviour {
             "delay_ms" => self.delay_ms = number(value)?,
             "chunks" => self.chunks = Some(number(value)?),
             "chunk_bytes" => self.chunk_bytes = number(value)?,
+            "clock" => self.clock = number::<u64>(value)? != 0,
             "finish" => self.finish = Some(value.to_owned()),
             "usage" => self.usage = number::<u64>(value)? != 0,
             "prompt_tokens" => self.prompt_tokens = Some(number(value)?),

@@ -87,20 +87,24 @@ const MUTANTS: [Mutant; 26] = [
     Mutant {
         name: "a job past its deadline takes calls",
         breaks: &[TOO_LATE],
-        changes: &[(CALLS, STATUS_CHECK, "ELSIF v_job.status NOT IN ('pending', 'in_progress') THEN")],
+        changes: &[(CALLS, " AND expires_at > now()\n    RETURNING", "\n    RETURNING")],
     },
     Mutant {
         name: "a job that has ended takes calls",
         breaks: &[POSSIBLE_ANSWER, ONE_END, JOB_ENDS_ONCE],
-        changes: &[(CALLS, STATUS_CHECK, "ELSIF v_job.expires_at <= now() THEN")],
+        changes: &[(
+            CALLS,
+            " AND status IN ('pending', 'in_progress') AND expires_at > now()\n",
+            " AND expires_at > now()\n",
+        )],
     },
     Mutant {
-        name: "opening a call does not lock the job",
+        name: "a call is opened by what the job was before it was locked",
         breaks: &[POSSIBLE_ANSWER, ONE_END, JOB_ENDS_ONCE, COMPLETION_CALLS],
         changes: &[(
             CALLS,
-            "WHERE job_id = p_job_id AND team_id = v_team_id FOR NO KEY UPDATE;",
-            "WHERE job_id = p_job_id AND team_id = v_team_id;",
+            "WHERE job_id = p_job_id AND team_id = v_team_id AND status IN ('pending', 'in_progress') AND expires_at > now()\n",
+            "WHERE job_id = p_job_id AND team_id = v_team_id\n      AND (SELECT j.status IN ('pending', 'in_progress') AND j.expires_at > now() FROM jobs j WHERE j.job_id = p_job_id)\n",
         )],
     },
     Mutant {

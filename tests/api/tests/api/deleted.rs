@@ -193,7 +193,7 @@ async fn a_call_that_is_under_way_when_its_team_goes_is_still_written_down() {
     let team = app.team(5).await;
     let job = team.job().await;
     let (answer, ()) = futures::join!(team.call(&job, "[[first_ms=1500]] hello"), async {
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        team.open_call(&job).await;
         delete(&app, &team).await.ok();
     });
     assert!(

@@ -159,8 +159,10 @@ async fn a_buffered_call_whose_caller_left_is_answered_to_the_repeat() {
     let job = team.job().await;
     let path = format!("/api/jobs/{job}/llm-call");
     let body = prompt("[[first_ms=800]] hello");
-    let leaving = tokio::time::timeout(Duration::from_millis(300), post(&team.client, &path, "left", &body));
-    assert!(leaving.await.is_err());
+    tokio::select! {
+        answer = post(&team.client, &path, "left", &body) => panic!("answered before the caller left: {}", answer.text),
+        () = team.open_call(&job) => {}
+    }
     let since = Instant::now();
     let again = loop {
         let again = post(&team.client, &path, "left", &body).await;
@@ -190,7 +192,7 @@ async fn a_twin_of_a_call_that_is_under_way_is_told_to_come_back() {
         let path = format!("/api/jobs/{job}/{route}");
         let asked = completions(stand_in);
         let twin = async {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            team.open_call(&job).await;
             let twin = post(&team.client, &path, "twin", &body).await;
             assert_eq!(twin.header("retry-after"), Some("1"));
             let detail = "Idempotency-Key: the request with this key is still under way";
