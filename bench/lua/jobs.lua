@@ -1,4 +1,4 @@
--- wrk: creates jobs and completes each that was created, and prints what came of it as JSON; a job is two requests.
+-- wrk: creates jobs and completes each that was created; a job is two requests.
 -- Arguments: a file whose lines are a bearer key and its team.
 local create, complete, next_team, created = {}, {}, 0, {}
 
@@ -28,12 +28,4 @@ function response(_, headers, body)
     if id then
         created[#created + 1] = { id = id, team = tonumber(headers["x-request-id"]) }
     end
-end
-
-function done(summary, latency)
-    local errors = summary.errors
-    print(string.format(
-        '{"requests":%d,"seconds":%.6f,"p50_ms":%.3f,"p99_ms":%.3f,"failed":%d}',
-        summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-        errors.connect + errors.read + errors.write + errors.status + errors.timeout))
 end

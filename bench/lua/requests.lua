@@ -1,4 +1,4 @@
--- wrk: sends POST or GET requests from a list, one after the other, and prints what came of them as JSON.
+-- wrk: sends POST or GET requests from a list, one after the other.
 -- Arguments: a file whose lines are a bearer key and a path, the method, and for POST a file with the body.
 local formatted, next_one = {}, 0
 
@@ -19,12 +19,4 @@ end
 function request()
     next_one = next_one % #formatted + 1
     return formatted[next_one]
-end
-
-function done(summary, latency)
-    local errors = summary.errors
-    print(string.format(
-        '{"requests":%d,"seconds":%.6f,"p50_ms":%.3f,"p99_ms":%.3f,"failed":%d}',
-        summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-        errors.connect + errors.read + errors.write + errors.status + errors.timeout))
 end

@@ -3,6 +3,7 @@
 use crate::{figures::Figures, programs::beside, world::World, wrk::Load};
 use anyhow::{Context, Result};
 use faults::{Direction, Proxy};
+use private_postgres::processes;
 use std::{net::SocketAddr, process::Command, time::Duration};
 
 /// Seconds of calls, one at a time.
@@ -75,16 +76,9 @@ fn of_our_code(figures: &mut Figures) -> Result<()> {
 /// The time that all processes of the server have worked.
 async fn postgres_worked(world: &World) -> Result<Duration> {
     let backend: i32 = world.database.client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
-    let stat = |id: u32| -> Option<Vec<u64>> {
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-        // After the name, in brackets: the 2nd field is the parent, the 12th and 13th the time in hundredths of a second.
-        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-        Some([1, 11, 12].into_iter().map(|field| fields[field].parse().unwrap_or(0)).collect())
-    };
-    let postmaster = stat(backend.unsigned_abs()).context("the server is not on this machine")?[0];
-    let children = private_postgres::processes::children(postmaster as u32);
-    let ticks: u64 = children.into_iter().filter_map(stat).map(|stat| stat[1] + stat[2]).sum();
-    Ok(Duration::from_millis(10 * ticks))
+    let postmaster =
+        processes::parent(backend.unsigned_abs()).context("the server is not on this machine")?;
+    Ok(processes::children(postmaster).into_iter().filter_map(processes::worked).sum())
 }
 
 fn database_address(world: &World) -> Result<SocketAddr> {

@@ -52,11 +52,7 @@ impl Program {
 
     /// The time its threads have worked so far.
     pub fn worked(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        // After the name, in brackets, the 12th and 13th field, in hundredths of a second.
-        let fields: Vec<&str> = stat.rsplit_once(") ").context("no fields")?.1.split(' ').collect();
-        let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<u64>().ok());
-        Ok(Duration::from_millis(10 * (ticks(11).context("utime")? + ticks(12).context("stime")?)))
+        processes::worked(self.process.id()).context("working time is read from /proc, which only Linux has")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{options::Options, programs::Program};
 use anyhow::{Context, Result};
-use api_tests::{Client, Database, Team, repository};
+use api_tests::{ADMIN_KEY, Client, Database, Team, repository};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{net::SocketAddr, path::Path, process::Command};
@@ -10,9 +10,6 @@ use tempfile::TempDir;
 
 /// The stand-in's key for administration.
 const MASTER_KEY: &str = "sk-bench-master";
-
-/// The admin key that the tests' client shows.
-const ADMIN_KEY: &str = "test-admin-key";
 
 /// What is measured. Dropping it stops everything.
 pub struct World {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 use tempfile::TempDir;
@@ -37,11 +37,11 @@ impl Seen {
 pub struct Load {
     folder: TempDir,
     arguments: Vec<PathBuf>,
-    script: &'static str,
+    script: PathBuf,
 }
 
-const REQUESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/lua/requests.lua");
-const JOBS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/lua/jobs.lua");
+const REQUESTS: &str = concat!(include_str!("../lua/requests.lua"), include_str!("../lua/report.lua"));
+const JOBS: &str = concat!(include_str!("../lua/jobs.lua"), include_str!("../lua/report.lua"));
 
 impl Load {
     /// POST of one body to paths, each with its key.
@@ -67,17 +67,18 @@ impl Load {
 
     fn new<'a>(script: &'static str, lines: impl IntoIterator<Item = (&'a str, String)>) -> Result<Self> {
         let folder = TempDir::with_prefix("llm-jobs-bench-")?;
-        let file = folder.path().join("requests");
+        let (file, script_file) = (folder.path().join("requests"), folder.path().join("script.lua"));
+        fs::write(&script_file, script)?;
         let lines: Vec<String> = lines.into_iter().map(|(key, rest)| format!("{key} {rest}\n")).collect();
         fs::write(&file, lines.concat())?;
-        Ok(Self { folder, arguments: vec![file], script })
+        Ok(Self { folder, arguments: vec![file], script: script_file })
     }
 
     /// Sends them to a server over so many connections, each with one request at a time. A failed request is an error.
     pub fn run(&self, base: &str, connections: u32, seconds: u32) -> Result<Seen> {
         let mut wrk = Command::new("wrk");
         wrk.args(["--threads=1", "--timeout=30s", &format!("--connections={connections}")]);
-        wrk.arg(format!("--duration={seconds}s")).arg("--script").arg(Path::new(self.script));
+        wrk.arg(format!("--duration={seconds}s")).arg("--script").arg(&self.script);
         wrk.arg(base).arg("--").args(&self.arguments).stderr(Stdio::inherit());
         let output = wrk.output().context("cannot start wrk (on Debian: apt-get install wrk)")?;
         let printed = String::from_utf8_lossy(&output.stdout);

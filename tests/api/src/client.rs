@@ -5,7 +5,7 @@ use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::Value;
 
 /// The admin key of every application under test.
-pub(crate) const ADMIN_KEY: &str = "test-admin-key";
+pub const ADMIN_KEY: &str = "test-admin-key";
 
 /// Somebody who sends requests.
 #[derive(Clone)]

@@ -18,7 +18,7 @@ pub mod python;
 mod setup;
 
 pub use app::{Options, TEST_VARIABLES, TestApp, repository};
-pub use client::{Answer, Client, Sse};
+pub use client::{ADMIN_KEY, Answer, Client, Sse};
 pub use database::Database;
 pub use eventually::eventually;
 pub use invariants::violations;

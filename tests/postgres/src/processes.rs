@@ -162,14 +162,29 @@ impl Drop for Process {
 
 /// The processes that a process has started and that still run, on Linux; none elsewhere.
 pub fn children(parent: u32) -> Vec<u32> {
-    let parent_of = |id: u32| -> Option<u32> {
-        let state = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-        // The name before it, in brackets, may hold anything.
-        state.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
-    };
     let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    ids.filter(|id| parent_of(*id) == Some(parent)).collect()
+    ids.filter(|id| self::parent(*id) == Some(parent)).collect()
+}
+
+/// The process that has started a process, on Linux.
+pub fn parent(id: u32) -> Option<u32> {
+    state(id)?.get(1)?.parse().ok()
+}
+
+/// For how long the threads of a process have worked, on Linux.
+pub fn worked(id: u32) -> Option<Duration> {
+    let state = state(id)?;
+    let ticks = |field: usize| state.get(field)?.parse::<u64>().ok();
+    // Linux tells it in hundredths of a second.
+    Some(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
+}
+
+/// The fields of a process's `/proc/ID/stat` from its state on.
+fn state(id: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The name before them, in brackets, may hold anything.
+    Some(stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
 }
 
 /// Sends a signal to one process, if it is still there.
