@@ -296,9 +296,8 @@ CREATE TABLE usage_days (
     team_id text NOT NULL REFERENCES teams ON DELETE CASCADE,
     day date NOT NULL,
     job_type text NOT NULL,
-    -- Jobs by status.
-    pending bigint NOT NULL DEFAULT 0,
-    in_progress bigint NOT NULL DEFAULT 0,
+    -- Jobs: those that have not ended, and the others by how they did.
+    open_jobs bigint NOT NULL DEFAULT 0,
     completed bigint NOT NULL DEFAULT 0,
     failed bigint NOT NULL DEFAULT 0,
     cancelled bigint NOT NULL DEFAULT 0,
@@ -306,6 +305,7 @@ CREATE TABLE usage_days (
     charged_jobs bigint NOT NULL DEFAULT 0,
     credits_charged bigint NOT NULL DEFAULT 0,
     revenue_usd numeric NOT NULL DEFAULT 0,
+    -- Calls that have ended.
     calls bigint NOT NULL DEFAULT 0,
     priced_calls bigint NOT NULL DEFAULT 0,
     tokens bigint NOT NULL DEFAULT 0,

@@ -300,45 +300,42 @@ END $$;
 
 CREATE FUNCTION count_new_job(p_team_id text, p_job_id uuid, p_job_type text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO usage_days AS u (team_id, day, job_type, pending) VALUES (p_team_id, job_day(p_job_id), p_job_type, 1)
-    ON CONFLICT (team_id, day, job_type) DO UPDATE SET pending = u.pending + 1;
+    INSERT INTO usage_days AS u (team_id, day, job_type, open_jobs) VALUES (p_team_id, job_day(p_job_id), p_job_type, 1)
+    ON CONFLICT (team_id, day, job_type) DO UPDATE SET open_jobs = u.open_jobs + 1;
     PERFORM add_to_job_totals(1, 0, 0, 0, 0);
 END $$;
 
+-- `p_closed_calls`: calls that ended with it.
 CREATE FUNCTION count_ended_job(
-    p_team_id text, p_job_id uuid, p_job_type text, p_from text, p_to text, p_credits bigint, p_revenue_usd numeric
+    p_team_id text, p_job_id uuid, p_job_type text, p_status text, p_credits bigint, p_revenue_usd numeric, p_closed_calls bigint
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE usage_days SET
-        pending = pending - (p_from = 'pending')::integer,
-        in_progress = in_progress - (p_from = 'in_progress')::integer,
-        completed = completed + (p_to = 'completed')::integer,
-        failed = failed + (p_to = 'failed')::integer,
-        cancelled = cancelled + (p_to = 'cancelled')::integer,
+        open_jobs = open_jobs - 1,
+        completed = completed + (p_status = 'completed')::integer,
+        failed = failed + (p_status = 'failed')::integer,
+        cancelled = cancelled + (p_status = 'cancelled')::integer,
+        calls = calls + p_closed_calls,
         charged_jobs = charged_jobs + (p_credits > 0)::integer,
         credits_charged = credits_charged + p_credits,
         revenue_usd = revenue_usd + coalesce(p_revenue_usd, 0)
     WHERE team_id = p_team_id AND day = job_day(p_job_id) AND job_type = p_job_type;
-    PERFORM add_to_job_totals(0, (p_to = 'completed')::integer, (p_to = 'failed')::integer, (p_to = 'cancelled')::integer, 0);
+    PERFORM add_to_job_totals(0, (p_status = 'completed')::integer, (p_status = 'failed')::integer, (p_status = 'cancelled')::integer, 0);
 END $$;
 
--- A call was opened; `p_starts`: the first of its job.
-CREATE FUNCTION count_new_call(p_team_id text, p_job_id uuid, p_job_type text, p_starts boolean) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE usage_days
-    SET calls = calls + 1, pending = pending - p_starts::integer, in_progress = in_progress + p_starts::integer
-    WHERE team_id = p_team_id AND day = job_day(p_job_id) AND job_type = p_job_type;
-END $$;
-
--- These jobs have expired; none is older than `p_oldest`.
-CREATE FUNCTION count_expired_jobs(p_team_id text, p_jobs uuid[], p_oldest uuid) RETURNS void LANGUAGE plpgsql AS $$
+-- These jobs have expired, and in those of `p_of_calls` (one entry for each) calls were abandoned; no job is older than `p_oldest`.
+CREATE FUNCTION count_overdue(p_team_id text, p_jobs uuid[], p_of_calls uuid[], p_oldest uuid) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE usage_days u
-    SET pending = u.pending - e.pending, in_progress = u.in_progress - e.started, expired = u.expired + e.pending + e.started
-    FROM (SELECT job_day(job_id) AS day, job_type, count(*) FILTER (WHERE started_at IS NULL) AS pending, count(started_at) AS started
-          FROM jobs WHERE job_id = ANY (p_jobs) AND job_id >= p_oldest GROUP BY 1, 2) AS e
-    WHERE u.team_id = p_team_id AND u.day = e.day AND u.job_type = e.job_type;
-    PERFORM add_to_job_totals(0, 0, 0, 0, cardinality(p_jobs));
+    SET open_jobs = u.open_jobs - o.jobs, expired = u.expired + o.jobs, calls = u.calls + o.calls
+    FROM (SELECT job_day(j.job_id) AS day, j.job_type, sum(one.job) AS jobs, sum(one.call) AS calls
+          FROM (SELECT unnest(p_jobs) AS job_id, 1 AS job, 0 AS call UNION ALL SELECT unnest(p_of_calls), 0, 1) AS one
+          JOIN jobs j ON j.job_id = one.job_id AND j.job_id >= p_oldest
+          GROUP BY 1, 2) AS o
+    WHERE u.team_id = p_team_id AND u.day = o.day AND u.job_type = o.job_type;
+    IF p_jobs IS NOT NULL THEN
+        PERFORM add_to_job_totals(0, 0, 0, 0, cardinality(p_jobs));
+    END IF;
 END $$;
 
 -- So many calls of these groups, one entry for each, were abandoned or cancelled.

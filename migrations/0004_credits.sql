@@ -54,6 +54,7 @@ DECLARE
     -- No job is open for longer than 30 days: older months need no look.
     v_oldest uuid := uuid_v7_floor(now() - interval '32 days');
     v_groups text[];
+    v_of_calls uuid[];
     v_jobs uuid[];
 BEGIN
     IF NOT something_is_overdue(p_team_id, v_oldest) THEN
@@ -68,9 +69,9 @@ BEGIN
     ), ended AS (
         UPDATE calls c SET status = 'abandoned', ended_at = c.deadline
         FROM overdue o WHERE c.job_id = o.job_id AND c.call_id = o.call_id AND c.job_id >= v_oldest
-        RETURNING c.model_group
+        RETURNING c.model_group, c.job_id
     )
-    SELECT array_agg(model_group) INTO v_groups FROM ended;
+    SELECT array_agg(model_group), array_agg(job_id) INTO v_groups, v_of_calls FROM ended;
 
     WITH overdue AS (
         SELECT job_id FROM jobs
@@ -88,8 +89,8 @@ BEGIN
         WHERE team_id = p_team_id;
     END IF;
     PERFORM refill(p_team_id) FROM credit_accounts WHERE team_id = p_team_id AND refill_due <= now();
-    IF v_jobs IS NOT NULL THEN
-        PERFORM count_expired_jobs(p_team_id, v_jobs, v_oldest);
+    IF v_jobs IS NOT NULL OR v_of_calls IS NOT NULL THEN
+        PERFORM count_overdue(p_team_id, v_jobs, v_of_calls, v_oldest);
     END IF;
     IF v_groups IS NOT NULL THEN
         PERFORM count_closed_calls(v_groups, true);

@@ -95,7 +95,6 @@ RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_team_id text := CASE WHEN p_key_id IS NOT NULL THEN acting_team(p_key_id) END;
     v_job jobs;
-    v_from text;
     v_terms terms;
     v_credits bigint := 0;
     v_revenue numeric;
@@ -110,7 +109,6 @@ BEGIN
     ELSIF v_job.status NOT IN ('pending', 'in_progress') OR v_job.expires_at <= now() THEN
         PERFORM job_is_over(v_job);
     END IF;
-    v_from := v_job.status;
     WITH closed AS (
         UPDATE calls SET status = 'cancelled', ended_at = now() WHERE job_id = p_job_id AND status = 'open' RETURNING model_group)
     SELECT array_agg(model_group) INTO v_closed FROM closed;
@@ -138,7 +136,8 @@ BEGIN
                   FROM calls WHERE job_id = p_job_id))
     WHERE job_id = p_job_id
     RETURNING * INTO v_job;
-    PERFORM count_ended_job(v_job.team_id, p_job_id, v_job.job_type, v_from, p_status, v_credits, v_revenue);
+    PERFORM count_ended_job(v_job.team_id, p_job_id, v_job.job_type, p_status, v_credits, v_revenue,
+                            coalesce(cardinality(v_closed), 0));
     IF v_closed IS NOT NULL THEN
         PERFORM count_closed_calls(v_closed, false);
     END IF;
@@ -233,15 +232,19 @@ BEGIN
           AND (p_before IS NULL OR job_id < p_before)
         -- One more says whether there are more.
         ORDER BY job_id DESC LIMIT p_limit + 1 OFFSET p_offset);
-    IF p_user_id IS NULL THEN
+    IF p_user_id IS NULL AND coalesce(p_status NOT IN ('pending', 'in_progress'), true) THEN
         SELECT coalesce(sum(CASE p_status
-            WHEN 'pending' THEN pending WHEN 'in_progress' THEN in_progress WHEN 'completed' THEN completed
-            WHEN 'failed' THEN failed WHEN 'cancelled' THEN cancelled WHEN 'expired' THEN expired
-            ELSE pending + in_progress + completed + failed + cancelled + expired END), 0)
+            WHEN 'completed' THEN completed WHEN 'failed' THEN failed WHEN 'cancelled' THEN cancelled WHEN 'expired' THEN expired
+            ELSE open_jobs + completed + failed + cancelled + expired END), 0)
         INTO v_total
         FROM usage_days WHERE team_id = p_team_id AND (p_job_type IS NULL OR job_type = p_job_type);
+    ELSIF p_user_id IS NULL THEN
+        -- Those that are open are few enough to be counted: each holds a credit.
+        SELECT count(*) INTO v_total FROM jobs
+        WHERE team_id = p_team_id AND status IN ('pending', 'in_progress') AND status = p_status
+          AND (p_job_type IS NULL OR job_type = p_job_type);
     ELSE
-        -- One user's jobs are few enough to be counted.
+        -- And so are one user's.
         SELECT count(*) INTO v_total FROM jobs
         WHERE team_id = p_team_id AND user_id = p_user_id AND (p_status IS NULL OR status = p_status)
           AND (p_job_type IS NULL OR job_type = p_job_type);

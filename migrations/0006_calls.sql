@@ -12,15 +12,14 @@ CREATE FUNCTION open_call(
 DECLARE
     v_team_id text := acting_team(p_key_id);
     v_job jobs;
-    v_group model_groups;
+    v_group_name text;
     v_models json;
     v_deadline timestamptz;
     v_behind boolean;
     v_call_id uuid := id_or_new(p_call_id);
 BEGIN
     UPDATE jobs SET status = 'in_progress', started_at = coalesce(started_at, now()), total_calls = total_calls + 1
-    WHERE job_id = p_job_id AND team_id = v_team_id AND status IN ('pending', 'in_progress') AND expires_at > now()
-    RETURNING * INTO v_job;
+    WHERE job_id = p_job_id AND team_id = v_team_id AND status IN ('pending', 'in_progress') AND expires_at > now();
     IF NOT FOUND THEN
         -- With its lock: who is just ending it decides how it has ended.
         SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id FOR NO KEY UPDATE;
@@ -30,55 +29,48 @@ BEGIN
         PERFORM job_is_over(v_job);
     END IF;
 
-    v_group := group_for_call(v_team_id, p_model_group);
-    IF v_group.model_group_id IS NULL THEN
+    SELECT g.group_name, m.models, now() + make_interval(secs => p_deadline_seconds + p_model_seconds * m.number), litellm_is_behind(t)
+    INTO v_group_name, v_models, v_deadline, v_behind
+    FROM teams t, LATERAL (
+        SELECT CASE
+            WHEN p_model_group IS NOT NULL THEN (
+                SELECT model_group_id FROM model_groups n
+                WHERE n.group_name = p_model_group
+                  AND (EXISTS (SELECT FROM team_model_groups d WHERE d.team_id = t.team_id AND d.model_group_id = n.model_group_id)
+                       OR EXISTS (SELECT FROM team_access_groups a JOIN model_access_group_members m USING (access_group_id)
+                                  WHERE a.team_id = t.team_id AND m.model_group_id = n.model_group_id)))
+            ELSE coalesce(
+                -- Without a name the team's default, which is the first of its groups where it has chosen none.
+                t.default_model_group_id,
+                (SELECT d.model_group_id FROM team_model_groups d WHERE d.team_id = t.team_id ORDER BY position LIMIT 1),
+                (SELECT m.model_group_id FROM team_access_groups a JOIN model_access_group_members m USING (access_group_id)
+                 WHERE a.team_id = t.team_id ORDER BY a.position, m.position LIMIT 1))
+            END AS model_group_id
+        -- So that the id is found before the group is looked up by it.
+        OFFSET 0
+    ) AS asked JOIN model_groups g USING (model_group_id), LATERAL (
+        SELECT json_agg(json_build_object('model_name', model_name, 'config', config) ORDER BY priority) AS models,
+               count(*)::integer AS number
+        FROM model_group_models WHERE model_group_id = g.model_group_id
+    ) AS m
+    WHERE t.team_id = v_team_id;
+    IF NOT FOUND THEN
         PERFORM fail('LJ004', CASE WHEN p_model_group IS NULL
             THEN format('Team ''%s'' has no model group', v_team_id)
             ELSE format('Team ''%s'' does not have access to model group ''%s''', v_team_id, p_model_group) END);
     END IF;
 
-    SELECT json_agg(json_build_object('model_name', model_name, 'config', config) ORDER BY priority),
-           now() + make_interval(secs => p_deadline_seconds + p_model_seconds * count(*)::integer),
-           (SELECT litellm_is_behind(t) FROM teams t WHERE team_id = v_team_id)
-    INTO v_models, v_deadline, v_behind
-    FROM model_group_models WHERE model_group_id = v_group.model_group_id;
     INSERT INTO calls (call_id, job_id, team_id, model_group, purpose, streamed, metadata, deadline)
-    VALUES (v_call_id, p_job_id, v_team_id, v_group.group_name, p_purpose, p_streamed, p_metadata, v_deadline)
+    VALUES (v_call_id, p_job_id, v_team_id, v_group_name, p_purpose, p_streamed, p_metadata, v_deadline)
     ON CONFLICT DO NOTHING;
-    IF FOUND THEN
-        PERFORM count_new_call(v_team_id, p_job_id, v_job.job_type, v_job.total_calls = 1);
-    ELSE
+    IF NOT FOUND THEN
         -- It was counted when it was opened.
         UPDATE jobs SET total_calls = total_calls - 1 WHERE job_id = p_job_id;
     END IF;
     RETURN json_build_object(
         'job_id', p_job_id, 'call_id', v_call_id, 'deadline', v_deadline, 'team_id', v_team_id,
-        'model_group', v_group.group_name, 'models', v_models,
+        'model_group', v_group_name, 'models', v_models,
         'litellm', CASE WHEN v_behind THEN litellm_wanted(v_team_id) END);
-END $$;
-
--- The group of this name, if the team may use it; without a name the team's default, which is the first of its groups where it has
--- chosen none. NULL in every column: there is none.
-CREATE FUNCTION group_for_call(p_team_id text, p_name text) RETURNS model_groups LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    v_row model_groups;
-BEGIN
-    IF p_name IS NULL THEN
-        SELECT g.* INTO v_row FROM model_groups g WHERE model_group_id = (
-            SELECT coalesce(
-                t.default_model_group_id,
-                (SELECT d.model_group_id FROM team_model_groups d WHERE d.team_id = p_team_id ORDER BY position LIMIT 1),
-                (SELECT m.model_group_id FROM team_access_groups a JOIN model_access_group_members m USING (access_group_id)
-                 WHERE a.team_id = p_team_id ORDER BY a.position, m.position LIMIT 1))
-            FROM teams t WHERE t.team_id = p_team_id);
-    ELSE
-        SELECT g.* INTO v_row FROM model_groups g
-        WHERE g.group_name = p_name
-          AND (EXISTS (SELECT FROM team_model_groups d WHERE d.team_id = p_team_id AND d.model_group_id = g.model_group_id)
-               OR EXISTS (SELECT FROM team_access_groups a JOIN model_access_group_members m USING (access_group_id)
-                          WHERE a.team_id = p_team_id AND m.model_group_id = g.model_group_id));
-    END IF;
-    RETURN v_row;
 END $$;
 
 -- A job for one call, and the call. `p_team_id` NULL: the key's team.
@@ -119,13 +111,16 @@ CREATE FUNCTION write_settling(
     p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean
 ) RETURNS settling LANGUAGE plpgsql AS $$
 DECLARE
-    v_job jobs;
-    v_old calls;
+    v_old record;
     v_ends boolean;
     v_new settling;
 BEGIN
-    SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id FOR NO KEY UPDATE;
-    SELECT * INTO v_old FROM calls WHERE job_id = p_job_id AND call_id = p_call_id AND settled_at IS NULL FOR NO KEY UPDATE;
+    -- Locked in the order in which they stand here.
+    SELECT j.team_id, j.job_type, j.terms_id, j.credit_applied, c.status, c.model_group, c.total_tokens, c.cost_usd, c.latency_ms
+    INTO v_old
+    FROM jobs j JOIN calls c ON c.job_id = j.job_id
+    WHERE j.job_id = p_job_id AND c.job_id = p_job_id AND c.call_id = p_call_id AND c.settled_at IS NULL
+    FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
@@ -138,9 +133,9 @@ BEGIN
         prompt_tokens = p_prompt_tokens, completion_tokens = p_completion_tokens, total_tokens = p_total_tokens,
         cost_usd = p_cost_usd, latency_ms = p_latency_ms, attempts = p_attempts
     WHERE job_id = p_job_id AND call_id = p_call_id;
-    v_new.team_id := v_job.team_id;
+    v_new.team_id := v_old.team_id;
     v_new.job_id := p_job_id;
-    v_new.job_type := v_job.job_type;
+    v_new.job_type := v_old.job_type;
     v_new.model_group := v_old.model_group;
     v_new.model := coalesce(p_attempts -> -1 ->> 'model', 'unknown');
     v_new.ended_as := CASE WHEN v_ends THEN p_status END;
@@ -151,9 +146,9 @@ BEGIN
     v_new.latency_ms := p_latency_ms;
     -- A job that was charged a markup before its cost was known is charged the rest of it.
     v_new.revenue_usd := 0;
-    IF v_job.credit_applied THEN
+    IF v_old.credit_applied THEN
         SELECT v_new.cost_usd * (100 + (pricing ->> 'markup_percent')::numeric) * 0.01 INTO v_new.revenue_usd
-        FROM terms WHERE terms_id = v_job.terms_id AND pricing ->> 'mode' = 'markup';
+        FROM terms WHERE terms_id = v_old.terms_id AND pricing ->> 'mode' = 'markup';
         v_new.revenue_usd := coalesce(v_new.revenue_usd, 0);
     END IF;
     UPDATE jobs
@@ -168,28 +163,23 @@ BEGIN
 END $$;
 
 CREATE FUNCTION count_settling(p settling) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_shard integer := my_shard();
+    -- One more than there are bounds below it.
+    v_place integer := 1 + width_bucket(p.latency_ms - 1, latency_bounds());
 BEGIN
     IF p.job_id IS NULL THEN
         RETURN;
     END IF;
     UPDATE usage_days
-    SET priced_calls = priced_calls + p.priced, tokens = tokens + p.tokens, cost_usd = cost_usd + p.cost_usd,
+    SET calls = calls + (p.ended_as IS NOT NULL)::integer, priced_calls = priced_calls + p.priced, tokens = tokens + p.tokens, cost_usd = cost_usd + p.cost_usd,
         revenue_usd = revenue_usd + p.revenue_usd
     WHERE team_id = p.team_id AND day = job_day(p.job_id) AND job_type = p.job_type;
     INSERT INTO usage_models AS u (team_id, day, model, requests, tokens, cost_usd)
     VALUES (p.team_id, job_day(p.job_id), p.model, p.first::integer, p.tokens, p.cost_usd)
     ON CONFLICT (team_id, day, model) DO UPDATE SET
         requests = u.requests + excluded.requests, tokens = u.tokens + excluded.tokens, cost_usd = u.cost_usd + excluded.cost_usd;
-    PERFORM count_call(p);
-END $$;
-
--- How a call ended and what it used; the first time also how long it took.
-CREATE FUNCTION count_call(p settling) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    v_shard integer := my_shard();
-    -- One more than there are bounds below it.
-    v_place integer := 1 + width_bucket(p.latency_ms - 1, latency_bounds());
-BEGIN
+    -- How it ended and what it used; the first time also how long it took.
     LOOP
         UPDATE call_totals
         SET succeeded = succeeded + (p.ended_as IS NOT DISTINCT FROM 'succeeded')::integer,

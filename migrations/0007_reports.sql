@@ -12,7 +12,7 @@ END $$;
 CREATE FUNCTION usage_json(p_teams text[], p_from date, p_to date, p_admin boolean) RETURNS json LANGUAGE sql STABLE AS $$
     WITH days AS (
         SELECT job_type,
-               sum(pending + in_progress + completed + failed + cancelled + expired)::bigint AS jobs,
+               sum(open_jobs + completed + failed + cancelled + expired)::bigint AS jobs,
                sum(completed)::bigint AS completed, sum(failed)::bigint AS failed, sum(cancelled)::bigint AS cancelled,
                sum(expired)::bigint AS expired, sum(credits_charged)::bigint AS credits,
                sum(revenue_usd) AS revenue, sum(calls)::bigint AS calls, sum(priced_calls)::bigint AS priced,
@@ -73,7 +73,7 @@ BEGIN
     RETURN (
         SELECT coalesce(json_agg(json_build_object(
             'day', u.day, 'team_id', u.team_id, 'job_type', u.job_type,
-            'jobs', u.pending + u.in_progress + u.completed + u.failed + u.cancelled + u.expired,
+            'jobs', u.open_jobs + u.completed + u.failed + u.cancelled + u.expired,
             'successful_jobs', u.completed, 'failed_jobs', u.failed, 'credits_used', u.credits_charged, 'calls', u.calls,
             'tokens', u.tokens, 'cost_usd', u.cost_usd, 'revenue_usd', u.revenue_usd) ORDER BY u.day, u.team_id, u.job_type), '[]')
         FROM usage_days u JOIN teams t USING (team_id)

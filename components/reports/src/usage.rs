@@ -28,8 +28,9 @@ pub struct Summary {
     failed_jobs: i64,
     cancelled_jobs: i64,
     expired_jobs: i64,
+    /// Calls that have ended.
     total_calls: i64,
-    /// Calls whose cost is not known, or not yet.
+    /// Those whose cost is not known, or not yet.
     unpriced_calls: i64,
     total_tokens: i64,
     /// The sum of what is known.

@@ -84,22 +84,21 @@ const INVARIANTS: [(&str, &str); 18] = [
         "usage by the day equals a recount of jobs, calls and ledger",
         "WITH recount AS (
              SELECT j.team_id, job_day(j.job_id) AS day, j.job_type,
-                    count(*) FILTER (WHERE j.status = 'pending') AS pending,
-                    count(*) FILTER (WHERE j.status = 'in_progress') AS in_progress,
+                    count(*) FILTER (WHERE j.status IN ('pending', 'in_progress')) AS open_jobs,
                     count(*) FILTER (WHERE j.status = 'completed') AS completed, count(*) FILTER (WHERE j.status = 'failed') AS failed,
                     count(*) FILTER (WHERE j.status = 'cancelled') AS cancelled, count(*) FILTER (WHERE j.status = 'expired') AS expired,
                     count(x.change) AS charged_jobs, coalesce(-sum(x.change), 0) AS credits_charged,
                     coalesce(sum(j.revenue_usd), 0) AS revenue_usd, sum(c.calls) AS calls, sum(c.priced_calls) AS priced_calls,
                     sum(c.tokens) AS tokens, sum(c.cost_usd) AS cost_usd
              FROM jobs j LEFT JOIN credit_transactions x ON x.job_id = j.job_id AND x.transaction_type = 'deduction',
-                  LATERAL (SELECT count(*) AS calls, count(cost_usd) AS priced_calls, coalesce(sum(total_tokens), 0) AS tokens,
+                  LATERAL (SELECT count(ended_at) AS calls, count(cost_usd) AS priced_calls, coalesce(sum(total_tokens), 0) AS tokens,
                                   coalesce(sum(cost_usd), 0) AS cost_usd FROM calls c WHERE c.job_id = j.job_id) AS c
              GROUP BY j.team_id, day, j.job_type)
          SELECT u.*, r.* FROM usage_days u FULL JOIN recount r USING (team_id, day, job_type)
-         WHERE (u.pending, u.in_progress, u.completed, u.failed, u.cancelled, u.expired, u.charged_jobs, u.credits_charged,
+         WHERE (u.open_jobs, u.completed, u.failed, u.cancelled, u.expired, u.charged_jobs, u.credits_charged,
                 u.revenue_usd, u.calls, u.priced_calls, u.tokens, u.cost_usd)
              IS DISTINCT FROM
-               (r.pending, r.in_progress, r.completed, r.failed, r.cancelled, r.expired, r.charged_jobs, r.credits_charged,
+               (r.open_jobs, r.completed, r.failed, r.cancelled, r.expired, r.charged_jobs, r.credits_charged,
                 r.revenue_usd, r.calls, r.priced_calls, r.tokens, r.cost_usd)",
     ),
     (

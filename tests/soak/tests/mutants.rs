@@ -43,7 +43,7 @@ const CALLS: &str = "0006_calls.sql";
 const STATUS_CHECK: &str =
     "ELSIF v_job.status NOT IN ('pending', 'in_progress') OR v_job.expires_at <= now() THEN";
 
-const MUTANTS: [Mutant; 26] = [
+const MUTANTS: [Mutant; 28] = [
     Mutant {
         name: "opening a job does not lock the account",
         breaks: &[POSSIBLE_ANSWER, CREDIT_FOR_JOB],
@@ -87,15 +87,15 @@ const MUTANTS: [Mutant; 26] = [
     Mutant {
         name: "a job past its deadline takes calls",
         breaks: &[TOO_LATE],
-        changes: &[(CALLS, " AND expires_at > now()\n    RETURNING", "\n    RETURNING")],
+        changes: &[(CALLS, " AND expires_at > now();", ";")],
     },
     Mutant {
         name: "a job that has ended takes calls",
         breaks: &[POSSIBLE_ANSWER, ONE_END, JOB_ENDS_ONCE],
         changes: &[(
             CALLS,
-            " AND status IN ('pending', 'in_progress') AND expires_at > now()\n",
-            " AND expires_at > now()\n",
+            " AND status IN ('pending', 'in_progress') AND expires_at > now();\n",
+            " AND expires_at > now();\n",
         )],
     },
     Mutant {
@@ -103,8 +103,8 @@ const MUTANTS: [Mutant; 26] = [
         breaks: &[POSSIBLE_ANSWER, ONE_END, JOB_ENDS_ONCE, COMPLETION_CALLS],
         changes: &[(
             CALLS,
-            "WHERE job_id = p_job_id AND team_id = v_team_id AND status IN ('pending', 'in_progress') AND expires_at > now()\n",
-            "WHERE job_id = p_job_id AND team_id = v_team_id\n      AND (SELECT j.status IN ('pending', 'in_progress') AND j.expires_at > now() FROM jobs j WHERE j.job_id = p_job_id)\n",
+            "WHERE job_id = p_job_id AND team_id = v_team_id AND status IN ('pending', 'in_progress') AND expires_at > now();\n",
+            "WHERE job_id = p_job_id AND team_id = v_team_id\n      AND (SELECT j.status IN ('pending', 'in_progress') AND j.expires_at > now() FROM jobs j WHERE j.job_id = p_job_id);\n",
         )],
     },
     Mutant {
@@ -167,8 +167,8 @@ const MUTANTS: [Mutant; 26] = [
         breaks: &[SETTLED_ONCE],
         changes: &[(
             CALLS,
-            "AND call_id = p_call_id AND settled_at IS NULL FOR NO KEY UPDATE;",
-            "AND call_id = p_call_id FOR NO KEY UPDATE;",
+            " AND c.call_id = p_call_id AND c.settled_at IS NULL\n",
+            " AND c.call_id = p_call_id\n",
         )],
     },
     Mutant {
@@ -185,9 +185,19 @@ const MUTANTS: [Mutant; 26] = [
         breaks: &[USAGE],
         changes: &[(
             CALLS,
-            "SET priced_calls = priced_calls + p.priced, tokens = tokens + p.tokens,",
-            "SET priced_calls = priced_calls + p.priced,",
+            "priced_calls = priced_calls + p.priced, tokens = tokens + p.tokens,",
+            "priced_calls = priced_calls + p.priced,",
         )],
+    },
+    Mutant {
+        name: "a call that its job's end has cancelled is not counted in the usage",
+        breaks: &[USAGE],
+        changes: &[(JOBS, "coalesce(cardinality(v_closed), 0));", "0);")],
+    },
+    Mutant {
+        name: "an abandoned call is not counted in the usage",
+        breaks: &[USAGE],
+        changes: &[(FOUNDATIONS, ", calls = u.calls + o.calls\n", "\n")],
     },
     Mutant {
         name: "an overdue call is never abandoned",

@@ -51,7 +51,7 @@ async fn whatever_shows_or_uses_the_credit_notices_that_it_is_free_again() {
     for touch in 0..7 {
         sql(&app, "UPDATE jobs SET status = 'pending', completed_at = NULL").await;
         sql(&app, "UPDATE credit_accounts SET held = 1").await;
-        sql(&app, "UPDATE usage_days SET pending = 1, expired = 0").await;
+        sql(&app, "UPDATE usage_days SET open_jobs = 1, expired = 0").await;
         sql(&app, "UPDATE job_totals SET expired = 0").await;
         sql(&app, "UPDATE job_totals SET expired = 0").await;
         match touch {

@@ -103,13 +103,13 @@ async fn a_sweep_does_not_wait_for_a_call_that_is_being_settled_nor_abandons_it(
     let job = world.job(&team).await;
     let (settled, lost) = (world.opened_call(&team, job).await, world.opened_call(&team, job).await);
     world.call_is_overdue(settled).await;
-    world.call_is_overdue(lost).await;
     let settling = world.session().await;
     settling.run("BEGIN").await.done();
     settling.settle_call(settled, "succeeded", 5, None, true).await.done();
 
     timeout(Duration::from_secs(5), world.sweep_team(&team.id)).await.expect("it does not wait").done();
     settling.run("COMMIT").await.done();
+    world.call_is_overdue(lost).await;
     world.sweep_team(&team.id).await.done();
     assert_eq!(world.call_status(settled).await, "succeeded");
     assert_eq!(world.call_status(lost).await, "abandoned");

@@ -248,7 +248,7 @@ async fn compare(world: &World, team: &Team, ids: &Ids, model: &Model) {
         jobs("pending") + jobs("in_progress"),
         i128::from(model.used),
         model.jobs.iter().filter_map(|job| job.revenue).sum(),
-        model.calls.len() as i128,
+        model.calls.iter().filter(|call| call.status != "open").count() as i128,
         model.calls.iter().filter(|call| call.cost.is_some()).count() as i128,
         model.calls.iter().map(|call| i128::from(call.tokens)).sum(),
         model.calls.iter().filter_map(|call| call.cost).map(i128::from).sum(),
@@ -258,7 +258,7 @@ async fn compare(world: &World, team: &Team, ids: &Ids, model: &Model) {
     ];
     let stored = world
         .text(&format!(
-            "SELECT concat_ws(' ', sum(completed), sum(failed), sum(cancelled), sum(expired), sum(pending + in_progress),
+            "SELECT concat_ws(' ', sum(completed), sum(failed), sum(cancelled), sum(expired), sum(open_jobs),
                               sum(credits_charged), trim_scale(sum(revenue_usd) * 100000000), sum(calls), sum(priced_calls),
                               sum(tokens), trim_scale(sum(cost_usd) * 1000000),
                               (SELECT trim_scale(litellm_max_budget * 10) FROM teams WHERE team_id = '{0}'),

@@ -38,7 +38,7 @@ const DIFFERENT_REPORTS: &str = "
                 'avg_cost_per_job', coalesce(round(sum(cost) / nullif(count(*), 0), 10), 0),
                 'revenue_usd', coalesce(sum(revenue_usd), 0), 'margin_usd', coalesce(sum(revenue_usd), 0) - coalesce(sum(cost), 0))
             FROM jobs j,
-                 LATERAL (SELECT count(*) AS calls, count(cost_usd) AS priced, sum(c.total_tokens) AS tokens,
+                 LATERAL (SELECT count(ended_at) AS calls, count(cost_usd) AS priced, sum(c.total_tokens) AS tokens,
                                  coalesce(sum(cost_usd), 0) AS cost FROM calls c WHERE c.job_id = j.job_id) AS c,
                  LATERAL (SELECT coalesce(-sum(change), 0) AS credits FROM credit_transactions x
                           WHERE x.job_id = j.job_id AND transaction_type = 'deduction') AS x
