@@ -38,7 +38,10 @@ impl Machine {
             memory_gib,
             system: first_line(Command::new("uname").args(["-sr"])),
             postgresql: world.database.client.query_one("SHOW server_version", &[]).await?.get(0),
-            load_generator: first_line(Command::new("wrk").arg("--version")),
+            // "wrk 4.1.0 [epoll] Copyright …"
+            load_generator: first_line(Command::new("wrk").arg("--version"))
+                .split_once(" [")
+                .map_or_else(|| "wrk".to_owned(), |(version, _)| version.to_owned()),
         })
     }
 }

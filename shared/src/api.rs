@@ -25,7 +25,7 @@ use axum::{
     },
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
-    routing::{MethodFilter, on},
+    routing::{MethodFilter, MethodRouter, on},
 };
 use std::{collections::HashMap, convert::Infallible, sync::Arc};
 use tower_service::Service;
@@ -92,19 +92,29 @@ impl Api {
         H: Handler<T, ()>,
         T: 'static,
     {
-        let path = P::path();
+        #[cfg(not(target_family = "wasm"))]
         for method in P::methods() {
-            #[cfg(not(target_family = "wasm"))]
-            {
-                let mut schemas = vec![];
-                P::schemas(&mut schemas);
-                let (path, mut operation) = (path.clone(), P::operation());
-                operation.tags = Some(P::tags().into_iter().map(str::to_owned).collect());
-                self.routes.push(Route { access, method: method.clone(), path, operation, schemas });
-            }
-            let method = standard(&method);
+            let mut schemas = vec![];
+            P::schemas(&mut schemas);
+            let (path, mut operation) = (P::path(), P::operation());
+            operation.tags = Some(P::tags().into_iter().map(str::to_owned).collect());
+            self.routes.push(Route { access, method, path, operation, schemas });
+        }
+        self.add(P::path(), P::methods(), access, &|filter| on(filter, handler.clone()))
+    }
+
+    /// Apart from [`Api::route`], which a component has once for each of its handlers.
+    fn add(
+        mut self,
+        path: String,
+        methods: Vec<HttpMethod>,
+        access: Access,
+        handled: &dyn Fn(MethodFilter) -> MethodRouter,
+    ) -> Self {
+        for method in &methods {
+            let method = standard(method);
             if let Ok(filter) = MethodFilter::try_from(method.clone()) {
-                self.router = self.router.route(&path, on(filter, handler.clone()));
+                self.router = self.router.route(&path, handled(filter));
             }
             self.guard.0.entry(path.clone()).or_default().push((method, access));
         }
@@ -291,14 +301,18 @@ impl<S: Send + Sync> FromRequestParts<S> for PathSlug {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let parameters = path_parameters(parts, state).await?;
-        let id = parameters
-            .into_iter()
-            .find(|(name, _)| name == "team_id" || name == "group_name" || name == "organization_id");
-        let (name, value) =
-            id.ok_or_else(|| Error::internal("a route without the parameter its handler reads"))?;
-        value.try_into().map(PathSlug).map_err(|allowed| Error::invalid(&name, allowed))
+        path_slug(path_parameters(parts, state).await?).map(PathSlug)
     }
+}
+
+#[inline(never)]
+fn path_slug(parameters: HashMap<String, String>) -> Result<Slug> {
+    let id = parameters
+        .into_iter()
+        .find(|(name, _)| name == "team_id" || name == "group_name" || name == "organization_id");
+    let (name, value) =
+        id.ok_or_else(|| Error::internal("a route without the parameter its handler reads"))?;
+    value.try_into().map_err(|allowed| Error::invalid(&name, allowed))
 }
 
 /// The parameter `job_id` of a path.

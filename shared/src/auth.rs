@@ -344,7 +344,7 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, value.parse().unwrap());
         }
-        bearer(&headers).map(|key| key.expose().to_owned()).map_err(|error| error.detail)
+        bearer(&headers).map(|key| key.expose().to_owned()).map_err(|error| error.detail.clone())
     }
 
     #[test]

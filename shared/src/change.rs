@@ -61,6 +61,13 @@ pub struct Statement {
     pub plain: &'static str,
 }
 
+impl Statement {
+    /// The one that a request needs, by what SQL takes as `p_request`.
+    pub(crate) fn text(self, request: &ParameterValue) -> &'static str {
+        if matches!(request, ParameterValue::DbNull) { self.plain } else { self.claiming }
+    }
+}
+
 /// The header that makes repeating a request safe.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -100,9 +107,9 @@ struct Request<'a> {
 
 /// The answer of a statement made by [`change!`].
 #[derive(Deserialize)]
-struct Kept<T> {
+struct Kept {
     replayed: bool,
-    answer: T,
+    answer: Box<RawValue>,
 }
 
 /// What the audit log keeps of a body at most.
@@ -160,7 +167,9 @@ impl Change {
         statement: Statement,
         parameters: Vec<ParameterValue>,
     ) -> Result<T> {
-        Ok(self.answer(database::call(self.text_of(statement), self.with(parameters)).await?))
+        let (text, parameters) = self.with(statement, parameters);
+        let kept = database::call(text, parameters).await?;
+        self.answer(kept)
     }
 
     /// [`Change::run`] for a statement that changes nothing the second time: see [`database::insist`].
@@ -173,24 +182,28 @@ impl Change {
             // It would be written down twice.
             return self.run(statement, parameters).await;
         }
-        Ok(self.answer(database::insist(self.text_of(statement), self.with(parameters)).await?))
+        let (text, parameters) = self.with(statement, parameters);
+        let kept = database::insist(text, parameters).await?;
+        self.answer(kept)
     }
 
-    /// Which of its texts this request needs.
-    pub(crate) fn text_of(&self, statement: Statement) -> &'static str {
-        if self.0.request.is_some() { statement.claiming } else { statement.plain }
+    fn with(
+        &self,
+        statement: Statement,
+        mut parameters: Vec<ParameterValue>,
+    ) -> (&'static str, Vec<ParameterValue>) {
+        let request = self.parameter();
+        let text = statement.text(&request);
+        parameters.insert(0, request);
+        (text, parameters)
     }
 
-    fn with(&self, mut parameters: Vec<ParameterValue>) -> Vec<ParameterValue> {
-        parameters.insert(0, self.parameter());
-        parameters
-    }
-
-    fn answer<T>(&self, Kept { replayed, answer }: Kept<T>) -> T {
+    fn answer<T: DeserializeOwned>(&self, Kept { replayed, answer }: Kept) -> Result<T> {
         if replayed {
             self.mark_replayed();
         }
-        answer
+        serde_json::from_slice(answer.get().as_bytes())
+            .map_err(|error| Error::internal(format!("unexpected answer: {error}")))
     }
 
     /// The request as a parameter, for statements that call `claim`, `keep` or `release` themselves.

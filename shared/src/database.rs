@@ -9,6 +9,7 @@ use crate::{
     settings,
     time::within,
 };
+use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use spin_sdk::{
     pg::{Connection, DbError, Error as PgError, ParameterValue, PgError as Failure, QueryError},
@@ -30,6 +31,21 @@ pub async fn call<T: DeserializeOwned>(
     statement: &'static str,
     parameters: Vec<ParameterValue>,
 ) -> Result<T> {
+    parse(statement, &run(statement, parameters).await?)
+}
+
+fn parse<T: DeserializeOwned>(statement: &str, text: &str) -> Result<T> {
+    serde_json::from_slice(text.as_bytes())
+        .map_err(|error| Error::internal(format!("{statement}: unexpected answer: {error}")))
+}
+
+/// The answer's text. Apart from [`call`], which a component has once for each type that it reads, and in a box, so that it is not
+/// built into each of those either.
+fn run(statement: &'static str, parameters: Vec<ParameterValue>) -> BoxFuture<'static, Result<String>> {
+    Box::pin(async move { run_once(statement, parameters).await })
+}
+
+async fn run_once(statement: &'static str, parameters: Vec<ParameterValue>) -> Result<String> {
     let address = settings::text("database_address").await?;
     let row = within(LIMIT, async {
         let connection = Connection::open(address).await?;
@@ -40,12 +56,10 @@ pub async fn call<T: DeserializeOwned>(
     .map_err(|error| failure(statement, error))?
     .into_iter()
     .next();
-    let text = match row.as_ref().map(|row| row.get::<Option<String>>(COLUMN)) {
-        Some(Some(text)) => text,
-        _ => return Err(Error::internal(format!("{statement}: no row with a text column '{COLUMN}'"))),
-    };
-    serde_json::from_str(text.as_deref().unwrap_or("null"))
-        .map_err(|error| Error::internal(format!("{statement}: unexpected answer: {error}")))
+    match row.as_ref().map(|row| row.get::<Option<String>>(COLUMN)) {
+        Some(Some(text)) => Ok(text.unwrap_or_else(|| "null".into())),
+        _ => Err(Error::internal(format!("{statement}: no row with a text column '{COLUMN}'"))),
+    }
 }
 
 /// [`call`] for a statement that may be repeated without harm and should not be lost: tried again a few times while the database is
@@ -54,16 +68,20 @@ pub async fn insist<T: DeserializeOwned>(
     statement: &'static str,
     parameters: Vec<ParameterValue>,
 ) -> Result<T> {
+    parse(statement, &run_insisting(statement, parameters).await?)
+}
+
+async fn run_insisting(statement: &'static str, parameters: Vec<ParameterValue>) -> Result<String> {
     let since = Instant::now();
     for wait in [100, 300, 900] {
-        match call(statement, parameters.clone()).await {
+        match run(statement, parameters.clone()).await {
             Err(error) if error.code == Code::Unavailable && since.elapsed() < INSISTENCE => {
                 sleep(Duration::from_millis(wait)).await
             }
             answer => return answer,
         }
     }
-    call(statement, parameters).await
+    run(statement, parameters).await
 }
 
 /// The name of the column that [`call`] reads.

@@ -9,14 +9,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use std::ops::{Deref, DerefMut};
 use utoipa::ToSchema;
 
 /// Shorthand for results that end in an answer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure as the caller sees it.
+/// A failure as the caller sees it. In a box: almost everything returns one, or may, and moves it about.
 #[derive(Debug, Clone)]
-pub struct Error {
+pub struct Error(Box<Failure>);
+
+/// What an [`Error`] holds.
+#[derive(Debug, Clone)]
+pub struct Failure {
     /// Which failure it is.
     pub code: Code,
     /// A sentence for the caller.
@@ -25,6 +30,20 @@ pub struct Error {
     pub retry_after: Option<String>,
     /// What is behind it, for the log. Must not hold a key or a prompt.
     pub cause: Option<String>,
+}
+
+impl Deref for Error {
+    type Target = Failure;
+
+    fn deref(&self) -> &Failure {
+        &self.0
+    }
+}
+
+impl DerefMut for Error {
+    fn deref_mut(&mut self) -> &mut Failure {
+        &mut self.0
+    }
 }
 
 /// The stable words for failures. Clients decide by these; `contract.md` lists them.
@@ -174,8 +193,12 @@ impl Error {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let passes =
             matches!(code, Code::RateLimited | Code::LlmFailed | Code::LlmTimeout | Code::Unavailable);
-        let retry_after = passes.then(|| "1".to_owned());
-        Self { code, detail: detail.into(), retry_after, cause: None }
+        Self::from_parts(code, detail.into(), passes.then(|| "1".to_owned()))
+    }
+
+    /// One that was taken apart before.
+    pub(crate) fn from_parts(code: Code, detail: String, retry_after: Option<String>) -> Self {
+        Self(Box::new(Failure { code, detail, retry_after, cause: None }))
     }
 
     /// A value of the request that is not allowed: names the field, and says what is wrong and what is allowed.
@@ -195,18 +218,20 @@ impl Error {
     }
 
     /// With what is behind it, for the log. Must not hold a key or a prompt.
-    pub fn caused_by(self, cause: impl std::fmt::Display) -> Self {
-        Self { cause: Some(cause.to_string()), ..self }
+    pub fn caused_by(mut self, cause: impl std::fmt::Display) -> Self {
+        self.cause = Some(cause.to_string());
+        self
     }
 
     /// With the seconds after which to try again.
-    pub fn retry_after(self, seconds: impl ToString) -> Self {
-        Self { retry_after: Some(seconds.to_string()), ..self }
+    pub fn retry_after(mut self, seconds: impl ToString) -> Self {
+        self.retry_after = Some(seconds.to_string());
+        self
     }
 
     /// Writes it to the log, for what happens outside of any request.
     pub fn log(self, what: &str) {
-        log(&format!("{what}: {}", self.cause.unwrap_or(self.detail)));
+        log(&format!("{what}: {}", self.cause.as_ref().unwrap_or(&self.detail)));
     }
 
     /// The body of the answer.
@@ -221,6 +246,7 @@ pub(crate) fn log(line: &str) {
 }
 
 impl IntoResponse for Error {
+    #[inline(never)]
     fn into_response(self) -> Response {
         let mut response = (self.code.answer().0, Json(self.body())).into_response();
         if let Some(value) =

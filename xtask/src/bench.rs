@@ -2,8 +2,7 @@
 
 use crate::{
     components::{self, Scope},
-    postgres::Home,
-    processes, progress, project,
+    processes, progress, project, temporary_postgres,
 };
 use anyhow::{Context, Result};
 use std::{ffi::OsString, process::Command};
@@ -24,17 +23,11 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         build.args(["--package", "bench", "--package", "host", "--package", "litellm-stand-in"]);
         processes::run("cargo build", &mut build)
     })?;
-    let home = Home::new(project::target().join("bench-postgres"))?;
-    home.end_leftover()?;
-    home.remove()?;
-    let home = Home::new(project::target().join("bench-postgres"))?;
     // As `up` starts it, so that what is committed is on the disk; and counting statements.
-    let options = ["shared_preload_libraries=pg_stat_statements", "max_connections=500"];
-    let server = progress::step("Starting a PostgreSQL", || home.start(&options))?;
-    progress::start("Measuring");
-    let mut bench = Command::new(project::target().join(PROFILE).join("bench"));
-    let result =
-        processes::run("bench", bench.args(arguments).env("TEST_DATABASE_URL", server.superuser_url()));
-    drop(server);
-    result.and(home.remove())
+    let settings = ["shared_preload_libraries=pg_stat_statements", "max_connections=500"];
+    temporary_postgres::with("bench-postgres", &settings, |url| {
+        progress::start("Measuring");
+        let mut bench = Command::new(project::target().join(PROFILE).join("bench"));
+        processes::run("bench", bench.args(arguments).env("TEST_DATABASE_URL", url))
+    })
 }

@@ -16,6 +16,7 @@ mod migrate;
 mod project;
 mod secret;
 mod soak;
+mod temporary_postgres;
 mod test;
 mod toolchain;
 mod tools;

@@ -2,9 +2,7 @@
 
 use crate::{
     components::{self, Scope},
-    deny, fuzz, lock,
-    postgres::{Home, Server},
-    processes, progress, project,
+    deny, fuzz, processes, progress, project, temporary_postgres,
 };
 use anyhow::Result;
 use std::thread;
@@ -24,7 +22,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         fuzz::run(&fuzz::Options::in_tests())?;
     }
     build_application(&["host"])?;
-    with_postgres(|url| test(filter, url))
+    temporary_postgres::with("test-postgres", POSTGRES, |url| test(filter, url))
 }
 
 /// Builds the components, the test-only ones too, and these programs, which run them.
@@ -37,15 +35,14 @@ pub fn build_application(programs: &[&str]) -> Result<()> {
     })
 }
 
-/// Does `work` with the superuser's URL of a PostgreSQL with nothing in it, which ends with it.
-pub fn with_postgres(work: impl FnOnce(&str) -> Result<()>) -> Result<()> {
-    let lock_file = project::target().join("test-postgres.lock");
-    let _lock = lock::take(&lock_file, "another test of this checkout")?;
-    let server = progress::step("Starting a PostgreSQL for the tests", start_postgres)?;
-    let result = work(&server.superuser_url());
-    drop(server);
-    result.and(postgres_home()?.remove())
-}
+/// How the PostgreSQL of tests is started: its data need not survive anything.
+pub const POSTGRES: &[&str] = &[
+    "shared_preload_libraries=pg_stat_statements",
+    // Hundreds of databases, each with its own statements: by default the rarest are forgotten while a test counts them.
+    "pg_stat_statements.max=100000",
+    "max_connections=500",
+    "fsync=off",
+];
 
 fn test(filter: Option<&str>, database_url: &str) -> Result<()> {
     // Most tests wait most of the time.
@@ -59,22 +56,4 @@ fn test(filter: Option<&str>, database_url: &str) -> Result<()> {
     // Nothing is printed after the tests: their summary is to be the last thing to see.
     progress::start("Testing");
     test(&["--lib", "--bins", "--tests"])
-}
-
-fn postgres_home() -> Result<Home> {
-    Home::new(project::target().join("test-postgres"))
-}
-
-/// A server whose data need not survive anything.
-fn start_postgres() -> Result<Server> {
-    let home = postgres_home()?;
-    home.end_leftover()?;
-    home.remove()?;
-    postgres_home()?.start(&[
-        "shared_preload_libraries=pg_stat_statements",
-        // Hundreds of databases, each with its own statements: by default the rarest are forgotten while a test counts them.
-        "pg_stat_statements.max=100000",
-        "max_connections=500",
-        "fsync=off",
-    ])
 }

@@ -104,7 +104,7 @@ mod tests {
         Asked { period: own(period), from: own(from), to: own(to), format: Format::Json }
             .period()
             .map(|period| format!("{} {}", period.from, period.until))
-            .map_err(|error| error.detail)
+            .map_err(|error| error.detail.clone())
     }
 
     #[test]

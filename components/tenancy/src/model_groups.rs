@@ -152,8 +152,10 @@ pub fn check(models: &[Object<GroupModel>]) -> Result<()> {
         return Err(Error::invalid("models", "expected a different priority for each model, 0 first"));
     }
     for (index, Object(model)) in models.iter().enumerate() {
-        check_config(&model.config)
-            .map_err(|error| Error { detail: format!("models[{index}].config.{}", error.detail), ..error })?;
+        check_config(&model.config).map_err(|mut error| {
+            error.detail = format!("models[{index}].config.{}", error.detail);
+            error
+        })?;
     }
     Ok(())
 }

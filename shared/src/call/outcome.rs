@@ -134,7 +134,7 @@ impl Outcome {
         let Outcome::Failed(Failed { job_id, call_id, code, detail, retry_after }) = self else {
             return Error::internal("an outcome of another kind").into_response();
         };
-        let error = Error { code, detail, retry_after, cause: None };
+        let error = Error::from_parts(code, detail, retry_after);
         with_ids(error.into_response(), job_id, call_id)
     }
 }

@@ -345,7 +345,7 @@ mod tests {
     fn refusal(body: &str) -> String {
         match CallRequest::parse(body.as_bytes(), Streaming::Never) {
             Ok(_) => panic!("accepted: {body}"),
-            Err(error) => error.detail,
+            Err(error) => error.detail.clone(),
         }
     }
 

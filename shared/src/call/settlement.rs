@@ -87,8 +87,8 @@ impl Settlement {
 
     fn statement(&self) -> &'static str {
         let statement = if self.owns_job { SETTLE_JOB_WITH_CALL } else { SETTLE_CALL };
-        // It may have been released by now.
-        if matches!(self.request, ParameterValue::DbNull) { statement.plain } else { statement.claiming }
+        // Its claim may have been released by now.
+        statement.text(&self.request)
     }
 
     /// Writes it. While the database is away that goes on in the background, for five minutes; a call for which it never succeeds

@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn refusal(body: &str) -> String {
-        parse_body::<Object<Team>>(body.as_bytes()).map(|Object(team)| team).unwrap_err().detail
+        parse_body::<Object<Team>>(body.as_bytes()).map(|Object(team)| team).unwrap_err().detail.clone()
     }
 
     #[test]

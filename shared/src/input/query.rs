@@ -23,6 +23,11 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
 
 /// Reads a query string as `T`; every value is a string to it.
 pub fn read_query<T: DeserializeOwned>(query: &str) -> Result<T> {
+    super::body::parse_body(as_json(query)?.as_bytes())
+}
+
+/// Apart from [`read_query`], which a component has once for each type that it reads.
+fn as_json(query: &str) -> Result<String> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
         .map_err(|_| Error::invalid("query", "expected name=value pairs"))?;
     let mut fields = Map::new();
@@ -31,7 +36,7 @@ pub fn read_query<T: DeserializeOwned>(query: &str) -> Result<T> {
             return Err(Error::invalid(&name, "given more than once"));
         }
     }
-    super::body::parse_body(Value::Object(fields).to_string().as_bytes())
+    Ok(Value::Object(fields).to_string())
 }
 
 /// Which part of a list is asked for.
