@@ -301,18 +301,14 @@ impl<S: Send + Sync> FromRequestParts<S> for PathSlug {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        path_slug(path_parameters(parts, state).await?).map(PathSlug)
+        let parameters = path_parameters(parts, state).await?;
+        let id = parameters
+            .into_iter()
+            .find(|(name, _)| name == "team_id" || name == "group_name" || name == "organization_id");
+        let (name, value) =
+            id.ok_or_else(|| Error::internal("a route without the parameter its handler reads"))?;
+        value.try_into().map(PathSlug).map_err(|allowed| Error::invalid(&name, allowed))
     }
-}
-
-#[inline(never)]
-fn path_slug(parameters: HashMap<String, String>) -> Result<Slug> {
-    let id = parameters
-        .into_iter()
-        .find(|(name, _)| name == "team_id" || name == "group_name" || name == "organization_id");
-    let (name, value) =
-        id.ok_or_else(|| Error::internal("a route without the parameter its handler reads"))?;
-    value.try_into().map_err(|allowed| Error::invalid(&name, allowed))
 }
 
 /// The parameter `job_id` of a path.

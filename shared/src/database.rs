@@ -42,7 +42,7 @@ fn parse<T: DeserializeOwned>(statement: &str, text: &str) -> Result<T> {
 /// The answer's text. Apart from [`call`], which a component has once for each type that it reads, and in a box, so that it is not
 /// built into each of those either.
 fn run(statement: &'static str, parameters: Vec<ParameterValue>) -> BoxFuture<'static, Result<String>> {
-    Box::pin(async move { run_once(statement, parameters).await })
+    Box::pin(run_once(statement, parameters))
 }
 
 async fn run_once(statement: &'static str, parameters: Vec<ParameterValue>) -> Result<String> {

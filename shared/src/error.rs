@@ -246,7 +246,6 @@ pub(crate) fn log(line: &str) {
 }
 
 impl IntoResponse for Error {
-    #[inline(never)]
     fn into_response(self) -> Response {
         let mut response = (self.code.answer().0, Json(self.body())).into_response();
         if let Some(value) =
