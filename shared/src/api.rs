@@ -100,25 +100,25 @@ impl Api {
             operation.tags = Some(P::tags().into_iter().map(str::to_owned).collect());
             self.routes.push(Route { access, method, path, operation, schemas });
         }
-        self.add(P::path(), P::methods(), access, &|filter| on(filter, handler.clone()))
+        self.add(P::path(), &P::methods(), access, &|filter| on(filter, handler.clone()));
+        self
     }
 
     /// Apart from [`Api::route`], which a component has once for each of its handlers.
     fn add(
-        mut self,
+        &mut self,
         path: String,
-        methods: Vec<HttpMethod>,
+        methods: &[HttpMethod],
         access: Access,
         handled: &dyn Fn(MethodFilter) -> MethodRouter,
-    ) -> Self {
-        for method in &methods {
+    ) {
+        for method in methods {
             let method = standard(method);
             if let Ok(filter) = MethodFilter::try_from(method.clone()) {
-                self.router = self.router.route(&path, handled(filter));
+                self.router = std::mem::take(&mut self.router).route(&path, handled(filter));
             }
             self.guard.0.entry(path.clone()).or_default().push((method, access));
         }
-        self
     }
 
     /// Ends the list: from here on, who may not call a route does not reach it.
