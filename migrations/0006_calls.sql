@@ -164,7 +164,7 @@ END $$;
 
 CREATE FUNCTION count_settling(p settling) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    v_shard integer := my_shard();
+    v_shard integer;
     -- One more than there are bounds below it.
     v_place integer := 1 + width_bucket(p.latency_ms - 1, latency_bounds());
 BEGIN
@@ -172,7 +172,8 @@ BEGIN
         RETURN;
     END IF;
     UPDATE usage_days
-    SET calls = calls + (p.ended_as IS NOT NULL)::integer, priced_calls = priced_calls + p.priced, tokens = tokens + p.tokens, cost_usd = cost_usd + p.cost_usd,
+    SET calls = calls + (p.ended_as IS NOT NULL)::integer,
+        priced_calls = priced_calls + p.priced, tokens = tokens + p.tokens, cost_usd = cost_usd + p.cost_usd,
         revenue_usd = revenue_usd + p.revenue_usd
     WHERE team_id = p.team_id AND day = job_day(p.job_id) AND job_type = p.job_type;
     INSERT INTO usage_models AS u (team_id, day, model, requests, tokens, cost_usd)
@@ -180,6 +181,7 @@ BEGIN
     ON CONFLICT (team_id, day, model) DO UPDATE SET
         requests = u.requests + excluded.requests, tokens = u.tokens + excluded.tokens, cost_usd = u.cost_usd + excluded.cost_usd;
     -- How it ended and what it used; the first time also how long it took.
+    v_shard := my_shard();
     LOOP
         UPDATE call_totals
         SET succeeded = succeeded + (p.ended_as IS NOT DISTINCT FROM 'succeeded')::integer,

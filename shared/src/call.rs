@@ -154,9 +154,8 @@ pub async fn open(
     let limit = Duration::from_secs(settings::parsed("llm_timeout_seconds").await?);
     let idle_limit = Duration::from_secs(settings::parsed("llm_idle_seconds").await?);
     let seconds = |time: Duration| ParameterValue::Int32(i32::try_from(time.as_secs()).unwrap_or(i32::MAX));
-    let asked = change.parameter();
+    // From `$2` on.
     let mut parameters = vec![
-        asked.clone(),
         seconds(lifetime),
         seconds(limit),
         uuid(Uuid::now_v7()),
@@ -178,7 +177,8 @@ pub async fn open(
         }
     };
     // Sent again when its answer got lost, it finds the ids that are chosen here.
-    let opened = match database::insist(statement.text(&asked), parameters).await? {
+    let (text, parameters) = change.with(statement, parameters);
+    let opened = match database::insist(text, parameters).await? {
         Claimed { kept: Some(KeptOutcome { settled, sealed }), .. } => {
             change.mark_replayed();
             let sealed = sealed.ok_or_else(|| Error::internal("a kept call without its outcome"))?;

@@ -187,7 +187,8 @@ impl Change {
         self.answer(kept)
     }
 
-    fn with(
+    /// The text of a statement that this request needs, and all of its parameters: `parameters` are those from `$2` on.
+    pub(crate) fn with(
         &self,
         statement: Statement,
         mut parameters: Vec<ParameterValue>,

@@ -1,13 +1,13 @@
 //! `cargo xtask soak`: the randomised run with faults of `tests/soak`, for as long as one likes.
 
-use crate::{processes, project, temporary_postgres, test};
+use crate::{processes, project, test};
 use anyhow::Result;
 use std::ffi::OsString;
 
 /// Builds everything and runs it on a PostgreSQL of its own. `arguments` are those of the program `soak`.
 pub fn run(arguments: &[OsString]) -> Result<()> {
     test::build_application(&["host", "soak"])?;
-    temporary_postgres::with("test-postgres", test::POSTGRES, |url| {
+    test::with_postgres(|url| {
         let mut soak = project::cargo("run");
         soak.args(["--quiet", "--package", "soak", "--"]).args(arguments).env("TEST_DATABASE_URL", url);
         processes::run("soak", &mut soak)

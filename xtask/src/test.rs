@@ -22,7 +22,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         fuzz::run(&fuzz::Options::in_tests())?;
     }
     build_application(&["host"])?;
-    temporary_postgres::with("test-postgres", POSTGRES, |url| test(filter, url))
+    with_postgres(|url| test(filter, url))
 }
 
 /// Builds the components, the test-only ones too, and these programs, which run them.
@@ -35,14 +35,17 @@ pub fn build_application(programs: &[&str]) -> Result<()> {
     })
 }
 
-/// How the PostgreSQL of tests is started: its data need not survive anything.
-pub const POSTGRES: &[&str] = &[
-    "shared_preload_libraries=pg_stat_statements",
-    // Hundreds of databases, each with its own statements: by default the rarest are forgotten while a test counts them.
-    "pg_stat_statements.max=100000",
-    "max_connections=500",
-    "fsync=off",
-];
+/// Does `work` with the superuser's URL of a PostgreSQL whose data need not survive anything, which ends with it.
+pub fn with_postgres(work: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    let settings = [
+        "shared_preload_libraries=pg_stat_statements",
+        // Hundreds of databases, each with its own statements: by default the rarest are forgotten while a test counts them.
+        "pg_stat_statements.max=100000",
+        "max_connections=500",
+        "fsync=off",
+    ];
+    temporary_postgres::with("test-postgres", &settings, work)
+}
 
 fn test(filter: Option<&str>, database_url: &str) -> Result<()> {
     // Most tests wait most of the time.
