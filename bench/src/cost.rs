@@ -29,7 +29,8 @@ pub async fn measure(world: &World, figures: &mut Figures) -> Result<()> {
     let proxies = [("client", &to_us), ("PostgreSQL", &to_database), ("LiteLLM", &to_litellm)];
     let count = || {
         proxies.map(|(_, proxy)| {
-            [proxy.round_trips(), proxy.passed(Direction::ToServer), proxy.passed(Direction::ToClient)]
+            let (up, down) = (Direction::ToServer, Direction::ToClient);
+            [proxy.round_trips(), proxy.passed(up), proxy.passed(down), proxy.pieces(up), proxy.pieces(down)]
         })
     };
     let (before, worked) = (count(), [host.worked()?, postgres_worked(world).await?]);
@@ -42,10 +43,13 @@ pub async fn measure(world: &World, figures: &mut Figures) -> Result<()> {
     figures.add_count("cost", "statements", "a call", row.get::<_, f64>(0) / calls);
     figures.add_count("cost", "run time of the statements", "ms a call", row.get::<_, f64>(1) / calls);
     for (((name, _), before), after) in proxies.iter().zip(before).zip(after) {
-        let [round_trips, to_server, to_client] = [0, 1, 2].map(|at| (after[at] - before[at]) as f64 / calls);
+        let [round_trips, to_server, to_client, pieces_up, pieces_down] =
+            [0, 1, 2, 3, 4].map(|at| (after[at] - before[at]) as f64 / calls);
         figures.add_count("cost", format!("round trips, {name}"), "a call", round_trips);
         figures.add_count("cost", format!("bytes to the server, {name}"), "a call", to_server);
         figures.add_count("cost", format!("bytes to the client, {name}"), "a call", to_client);
+        figures.add_count("cost", format!("pieces to the server, {name}"), "a call", pieces_up);
+        figures.add_count("cost", format!("pieces to the client, {name}"), "a call", pieces_down);
     }
     for ((name, before), after) in ["the host", "PostgreSQL"].into_iter().zip(worked).zip(worked_then) {
         let worked = (after - before).as_secs_f64() * 1e3 / calls;

@@ -14,13 +14,12 @@
 use crate::{
     database::{self, uuid},
     error::Result,
-    settings,
+    outbound, settings,
     time::within,
 };
 use axum::http::{self, Method, header};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::Sha256;
@@ -78,8 +77,8 @@ async fn send(secret: &str, alert: &Due) -> Option<bool> {
         .header("x-webhook-id", alert.alert_id.to_string())
         .header("x-webhook-timestamp", timestamp)
         .header("x-webhook-signature", format!("sha256={signature}"))
-        .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+        .body(Bytes::copy_from_slice(body.as_bytes()))
         .ok()?;
-    let answer = within(LIMIT, spin_sdk::http::send(request)).await?.ok()?;
+    let answer = within(LIMIT, outbound::send(request)).await?.ok()?;
     Some(answer.status().is_success())
 }

@@ -183,11 +183,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone)]
 struct RequestId(HeaderValue);
 
-/// The caller's own id for the request, if it is a sane one: 1 to 128 visible ASCII characters. Otherwise a new one.
+/// The caller's own id for the request, if it is a sane one: 1 to 128 of `A-Z a-z 0-9 _ . -`. Otherwise a new one.
 fn request_id<B>(request: &axum::http::Request<B>) -> HeaderValue {
     let sane = |id: &&HeaderValue| {
         let bytes = id.as_bytes();
-        (1..=128).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
+        (1..=128).contains(&bytes.len()) && bytes.iter().all(allowed)
     };
     request.headers().get(REQUEST_ID).filter(sane).cloned().unwrap_or_else(|| {
         HeaderValue::from_str(&Uuid::now_v7().to_string()).unwrap_or(HeaderValue::from_static("unknown"))

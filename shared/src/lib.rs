@@ -9,6 +9,7 @@
 //! * [`database`]: one statement at a time, each a function of `migrations/`.
 //! * [`settings`]: the component's variables.
 //! * [`time`]: how long things may take.
+//! * [`outbound`]: requests to other servers.
 //! * [`litellm`]: the only client of LiteLLM: administration, and chat completions.
 //! * [`call`]: one LLM call, from request to settled row; what the components that make calls have in common.
 //! * [`alerts`]: sending alerts to webhooks.
@@ -36,6 +37,7 @@ pub mod job;
 pub mod litellm;
 pub mod money;
 pub mod openai;
+pub mod outbound;
 pub mod settings;
 pub mod team;
 pub mod time;

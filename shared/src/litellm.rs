@@ -11,12 +11,12 @@ mod sse;
 
 use crate::{
     error::{Error, Result},
-    settings,
+    outbound, settings,
     time::within,
 };
 use axum::http::{self, HeaderMap, Method, StatusCode, header};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use serde::{Deserialize, Deserializer};
 use spin_sdk::{
     http::Response,
@@ -67,9 +67,8 @@ async fn send(
     for (name, value) in headers {
         request = request.header(*name, value);
     }
-    let request =
-        request.extension(connecting().await?).body(Full::new(Bytes::from(body))).map_err(Error::internal)?;
-    Ok(match within(limit, spin_sdk::http::send(request)).await {
+    let request = request.extension(connecting().await?).body(Bytes::from(body)).map_err(Error::internal)?;
+    Ok(match within(limit, outbound::send(request)).await {
         None => Err(Unanswered::TimedOut),
         Some(Err(
             error @ (ErrorCode::ConnectionRefused

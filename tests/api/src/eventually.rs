@@ -2,14 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-/// Asks again and again until there is an answer; fails the test after `limit`.
-pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+/// How long a test waits for something before it takes it for something that never happens: much longer than it takes, so that a
+/// machine with much else to do passes too.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Asks again and again until there is an answer; fails the test when there is none after [`PATIENCE`].
+pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(started.elapsed() < limit, "within {limit:?} not seen: {what}");
+        assert!(started.elapsed() < PATIENCE, "within {PATIENCE:?} not seen: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

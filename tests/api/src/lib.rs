@@ -20,6 +20,6 @@ mod setup;
 pub use app::{Options, TEST_VARIABLES, TestApp, repository};
 pub use client::{ADMIN_KEY, Answer, Client, Sse};
 pub use database::Database;
-pub use eventually::eventually;
+pub use eventually::{PATIENCE, eventually};
 pub use invariants::violations;
 pub use setup::Team;

@@ -2,7 +2,6 @@
 
 use crate::{Client, eventually};
 use serde_json::{Value, json};
-use std::time::Duration;
 use uuid::Uuid;
 
 /// A team that a test acts as.
@@ -42,7 +41,7 @@ impl Team {
 
     /// Waits until a call in the job is open.
     pub async fn open_call(&self, job: &str) {
-        eventually("an open call", Duration::from_secs(30), async || {
+        eventually("an open call", async || {
             let calls = self.read(job).await["calls"].take();
             calls
                 .as_array()

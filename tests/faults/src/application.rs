@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use api_tests::{Client, Database, TEST_VARIABLES, Team, eventually};
 use litellm_stand_in::{Config, StandIn};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 /// How an application is started that is not quite the usual one.
 pub struct Setup {
@@ -121,7 +121,7 @@ impl Application {
 
     /// Waits until no call is under way.
     pub async fn settled(&self) {
-        eventually("no call under way", Duration::from_secs(60), async || {
+        eventually("no call under way", async || {
             let open = "SELECT count(*) FROM calls WHERE status = 'open' AND deadline > now()";
             (self.number(open).await == 0).then_some(())
         })
@@ -140,7 +140,7 @@ impl Application {
                     let answer = api_tests::Answer::try_of(health).await.ok()?;
                     (answer.status == 200).then_some(())
                 };
-                eventually("good health", Duration::from_secs(30), healthy).await;
+                eventually("good health", healthy).await;
                 let team = self
                     .at(host, &self.nobody(host).as_admin().new_team(json!({"credits_allocated": 1})).await);
                 let job = team.job().await;

@@ -60,6 +60,7 @@ struct Shared {
     /// The mode that new connections meet by now.
     accepting: watch::Sender<Mode>,
     passed: [AtomicU64; 2],
+    pieces: [AtomicU64; 2],
     round_trips: AtomicU64,
     cut: AtomicU64,
 }
@@ -94,6 +95,7 @@ impl Proxy {
             state: watch::Sender::new(state),
             accepting: watch::Sender::new(Mode::Pass),
             passed: Default::default(),
+            pieces: Default::default(),
             round_trips: AtomicU64::new(0),
             cut: AtomicU64::new(0),
         });
@@ -146,6 +148,11 @@ impl Proxy {
     /// How many bytes have passed in that direction, on all connections.
     pub fn passed(&self, direction: Direction) -> u64 {
         self.shared.passed[direction as usize].load(Ordering::Relaxed)
+    }
+
+    /// In how many pieces they came, each sent by itself, or so late that the ones before had been read.
+    pub fn pieces(&self, direction: Direction) -> u64 {
+        self.shared.pieces[direction as usize].load(Ordering::Relaxed)
     }
 
     /// How often, on all connections, the server has answered what the client had sent.
@@ -315,6 +322,7 @@ async fn pump(
         if read == 0 {
             return to.shutdown().await;
         }
+        shared.pieces[direction as usize].fetch_add(1, Ordering::Relaxed);
         let mut piece = &buffer[..read];
         let mut last = false;
         if let Some(plan) = plan.filter(|plan| plan.direction == direction) {

@@ -6,16 +6,15 @@ use anyhow::{Context, Result, ensure};
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Request, Uri};
 
 use crate::router::RouteMatch;
 
-/// Completes the request's URI and adds Spin's headers about the route.
+/// Adds Spin's headers about the route.
 ///
 /// A value that the client sent under one of those names stays, in front of Spin's own: that is what Spin does, so a
 /// component must not trust the first value.
-pub(crate) fn prepare(request: &mut Parts, route: &RouteMatch<'_>, client: SocketAddr) -> Result<()> {
-    complete_uri(request)?;
+pub(crate) fn add_route(request: &mut Parts, route: &RouteMatch<'_>, client: SocketAddr) -> Result<()> {
     for (name, value) in &request.headers {
         ensure!(std::str::from_utf8(value.as_bytes()).is_ok(), "the header {name} is not UTF-8");
     }
@@ -44,14 +43,14 @@ pub(crate) fn prepare(request: &mut Parts, route: &RouteMatch<'_>, client: Socke
 }
 
 /// Puts scheme and authority into the URI; the authority comes from it or from the `Host` header, which must not differ.
-fn complete_uri(request: &mut Parts) -> Result<()> {
+pub(crate) fn complete_uri<B>(request: &mut Request<B>) -> Result<()> {
     let from_header = request
-        .headers
+        .headers()
         .get(HOST)
         .map(|host| -> Result<Authority> { Ok(host.to_str()?.parse()?) })
         .transpose()
         .context("the Host header is not an authority")?;
-    let mut uri = request.uri.clone().into_parts();
+    let mut uri = request.uri().clone().into_parts();
     let authority = match (from_header, uri.authority) {
         (Some(header), Some(uri)) => {
             ensure!(header == uri, "the Host header and the URI name different authorities");
@@ -61,7 +60,7 @@ fn complete_uri(request: &mut Parts) -> Result<()> {
     };
     uri.scheme = Some(Scheme::HTTP);
     uri.authority = Some(authority);
-    request.uri = Uri::from_parts(uri)?;
+    *request.uri_mut() = Uri::from_parts(uri)?;
     Ok(())
 }
 
@@ -78,9 +77,11 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut parts = request.body(()).unwrap().into_parts().0;
+        let mut request = request.body(()).unwrap();
+        complete_uri(&mut request)?;
+        let (mut parts, ()) = request.into_parts();
         let path = parts.uri.path().to_owned();
-        prepare(&mut parts, &router.route(&path).unwrap(), "127.0.0.1:9".parse().unwrap())?;
+        add_route(&mut parts, &router.route(&path).unwrap(), "127.0.0.1:9".parse().unwrap())?;
         Ok(parts)
     }
 

@@ -113,8 +113,6 @@ impl Service<Uri> for Connector {
                     io::ErrorKind::AddrNotAvailable => ConnectError::UnknownHost,
                     _ => ConnectError::Refused,
                 })?;
-            // A small chunk must not wait for the answer to the one before.
-            _ = stream.set_nodelay(true);
             Ok(TokioIo::new(stream))
         })
     }

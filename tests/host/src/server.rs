@@ -1,7 +1,6 @@
 //! The HTTP server of a running application, and its end.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use tokio::time::timeout;
 use wasmtime_wasi_http::handler::HandlerState as _;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::headers::prepare;
+use crate::headers::{add_route, complete_uri};
 use crate::instances::{Handler, Lifetime};
 use crate::logs::LogSink;
 use crate::router::{RouteMatch, Router};
@@ -122,7 +121,6 @@ impl Server {
     }
 
     async fn serve(self: Arc<Self>, stream: TcpStream, client: SocketAddr) {
-        _ = stream.set_nodelay(true);
         let server = self.clone();
         let service = service_fn(move |request| {
             let server = server.clone();
@@ -141,11 +139,12 @@ impl Server {
         }
     }
 
+    /// The answer to a request; an error closes the connection without one, as Spin does where a request names no host, or two.
     async fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         client: SocketAddr,
-    ) -> Result<Response<WasiBody>, Infallible> {
+    ) -> Result<Response<WasiBody>> {
         let path = request.uri().path().to_owned();
         if let Some(name) = path.strip_prefix(WELL_KNOWN) {
             return Ok(match name {
@@ -156,6 +155,7 @@ impl Server {
         let Some(route) = self.router.route(&path) else {
             return Ok(respond(StatusCode::NOT_FOUND, ""));
         };
+        complete_uri(&mut request)?;
         Ok(self.call(request, &route, client).await.unwrap_or_else(|error| {
             self.logs.line(format!("{} failed: {error:#}", route.component()).as_bytes());
             respond(StatusCode::INTERNAL_SERVER_ERROR, "")
@@ -173,7 +173,7 @@ impl Server {
             .get(route.component())
             .with_context(|| format!("there is no component {}", route.component()))?;
         let (mut parts, body) = request.into_parts();
-        prepare(&mut parts, route, client)?;
+        add_route(&mut parts, route, client)?;
         let request = Request::from_parts(parts, body.map_err(Error::from).boxed_unsync());
         Ok(handler.handle((), request).await?)
     }

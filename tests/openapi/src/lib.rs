@@ -65,9 +65,9 @@ pub fn verb(method: &HttpMethod) -> &'static str {
     }
 }
 
-/// The functions of `migrations/` that a successful request to each route calls with a known key, in alphabetical order.
-/// The black-box tests measure them and write the file.
-pub type Statements = BTreeMap<String, Vec<String>>;
+/// The functions of `migrations/` that a successful request to each route calls, by who makes it, with a known key, in alphabetical
+/// order. The black-box tests measure them and write the file.
+pub type Statements = BTreeMap<String, BTreeMap<String, Vec<String>>>;
 
 /// The file with the measured [`Statements`].
 pub fn statements_file() -> PathBuf {

@@ -3,6 +3,7 @@
 use crate::{Demonstration, demonstrations, errors, name, routes, statements};
 use anyhow::Result;
 use shared::{api::Route, auth::Access, error::Code};
+use std::collections::{BTreeMap, BTreeSet};
 
 const INTRODUCTION: &str = "\
 # The API
@@ -32,13 +33,7 @@ pub fn table() -> Result<String> {
     let mut text = INTRODUCTION.to_owned();
     for (_, route) in routes() {
         let name = name(&route);
-        let statements = match measured.get(&name) {
-            None => "–".to_owned(),
-            Some(functions) if functions.is_empty() => "none".to_owned(),
-            Some(functions) => {
-                functions.iter().map(|function| format!("`{function}`")).collect::<Vec<_>>().join(", ")
-            }
-        };
+        let statements = measured.get(&name).map_or("–".to_owned(), statements_of);
         let test = shown.get(&name).map_or("–".to_owned(), link);
         text += &format!(
             "| `{name}` | {} | {} | {statements} | {test} |\n",
@@ -54,6 +49,23 @@ pub fn table() -> Result<String> {
         text += &format!("| {} | `{word}` | {} |\n", status.as_u16(), errors::meaning(code));
     }
     Ok(text)
+}
+
+/// The statements of a route; by who makes the request, where that makes a difference.
+fn statements_of(by_caller: &BTreeMap<String, Vec<String>>) -> String {
+    let told = |functions: &Vec<String>| match functions.as_slice() {
+        [] => "none".to_owned(),
+        functions => functions.iter().map(|function| format!("`{function}`")).collect::<Vec<_>>().join(", "),
+    };
+    let different: BTreeSet<&Vec<String>> = by_caller.values().collect();
+    match different.first() {
+        Some(same) if different.len() == 1 => told(same),
+        _ => {
+            let by_caller =
+                by_caller.iter().map(|(caller, functions)| format!("{caller}: {}", told(functions)));
+            by_caller.collect::<Vec<_>>().join("; ")
+        }
+    }
 }
 
 fn who(route: &Route) -> &'static str {

@@ -1,13 +1,13 @@
 //! How bodies may come: any content type, not compressed, at most 4 MiB, complete.
 
 use crate::conventions::assert_error;
-use api_tests::{Answer, TestApp};
+use api_tests::{Answer, PATIENCE, TestApp};
 use reqwest::Method;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Duration, timeout},
+    time::timeout,
 };
 
 const MOST: usize = 4 * 1024 * 1024;
@@ -20,8 +20,7 @@ async fn raw(app: &TestApp, request: &[u8]) -> String {
     let mut answer = vec![];
     while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
         let mut part = [0; 4096];
-        let read =
-            timeout(Duration::from_secs(20), connection.read(&mut part)).await.expect("an answer in time");
+        let read = timeout(PATIENCE, connection.read(&mut part)).await.expect("an answer in time");
         match read.expect("an answer") {
             0 => break,
             length => answer.extend_from_slice(&part[..length]),
@@ -121,7 +120,7 @@ async fn a_body_that_breaks_off_does_nothing_even_if_it_is_json_so_far() {
         connection.shutdown().await.expect("closed");
         let mut answer = vec![];
         // The server closes when it is done with the request, with or without an answer.
-        let closed = timeout(Duration::from_secs(20), connection.read_to_end(&mut answer)).await;
+        let closed = timeout(PATIENCE, connection.read_to_end(&mut answer)).await;
         assert!(
             closed.is_ok() && !answer.starts_with(b"HTTP/1.1 200"),
             "{}",

@@ -4,11 +4,10 @@ use crate::{
     fixtures::{sql, stored},
     idempotency::{assert_replay, is_replayed, mismatch, post, prompt},
 };
-use api_tests::{Answer, TestApp};
+use api_tests::{Answer, Client, TestApp, eventually};
 use litellm_stand_in::StandIn;
 use reqwest::Method;
-use serde_json::json;
-use std::time::{Duration, Instant};
+use serde_json::{Value, json};
 
 /// How often LiteLLM was asked for a completion.
 pub fn completions(stand_in: &StandIn) -> usize {
@@ -35,6 +34,21 @@ async fn a_repeated_call_is_answered_without_asking_the_model_again() {
     let late = post(&team.client, &path, "late", &prompt("hello")).await;
     late.refused(409, "job_finished", &format!("Job '{job}' is already completed"));
     app.check_invariants().await;
+}
+
+/// Repeats the request under the key `left` until it is no longer under way.
+async fn repeat_until_done(client: &Client, path: &str, body: &Value) -> Answer {
+    eventually("the answer", async || {
+        let again = post(client, path, "left", body).await;
+        if again.status != 200 {
+            assert_eq!(
+                (again.status.as_u16(), &again.body["code"]),
+                (409, &json!("idempotency_in_progress"))
+            );
+        }
+        Some(again).filter(|again| again.status == 200)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -91,16 +105,7 @@ async fn a_stream_that_was_left_goes_on_for_the_repeat_and_one_that_broke_off_is
     let mut response = request.body(body.to_string()).send().await.expect("an answer");
     response.chunk().await.expect("a chunk").expect("a chunk");
     drop(response);
-    let since = Instant::now();
-    let again = loop {
-        let again = post(&team.client, &path, "left", &body).await;
-        if again.status == 200 {
-            break again;
-        }
-        assert_eq!((again.status.as_u16(), &again.body["code"]), (409, &json!("idempotency_in_progress")));
-        assert!(since.elapsed() < Duration::from_secs(20), "never complete");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    let again = repeat_until_done(&team.client, &path, &body).await;
     assert!(again.text.ends_with("data: [DONE]\n\n"));
     assert!(is_replayed(&again));
     assert_eq!(completions(stand_in), 1);
@@ -135,16 +140,7 @@ async fn a_stream_in_a_job_of_its_own_that_was_left_and_asked_for_again_costs_on
     response.chunk().await.expect("a chunk").expect("a chunk");
     let job = response.headers()["x-job-id"].clone();
     drop(response);
-    let since = Instant::now();
-    let again = loop {
-        let again = post(&team.client, path, "left", &body).await;
-        if again.status == 200 {
-            break again;
-        }
-        assert_eq!((again.status.as_u16(), &again.body["code"]), (409, &json!("idempotency_in_progress")));
-        assert!(since.elapsed() < Duration::from_secs(20), "never complete");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    let again = repeat_until_done(&team.client, path, &body).await;
     assert!(is_replayed(&again));
     assert_eq!(again.header("x-job-id").map(str::as_bytes), Some(job.as_bytes()));
     assert_eq!((completions(stand_in), &team.balance().await["credits_used"]), (1, &json!(1)));
@@ -163,16 +159,7 @@ async fn a_buffered_call_whose_caller_left_is_answered_to_the_repeat() {
         answer = post(&team.client, &path, "left", &body) => panic!("answered before the caller left: {}", answer.text),
         () = team.open_call(&job) => {}
     }
-    let since = Instant::now();
-    let again = loop {
-        let again = post(&team.client, &path, "left", &body).await;
-        if again.status == 200 {
-            break again;
-        }
-        assert_eq!((again.status.as_u16(), &again.body["code"]), (409, &json!("idempotency_in_progress")));
-        assert!(since.elapsed() < Duration::from_secs(10), "never done");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    let again = repeat_until_done(&team.client, &path, &body).await;
     assert!(is_replayed(&again));
     assert_eq!(completions(stand_in), 1);
     team.complete(&job, "completed").await.ok();

@@ -1,9 +1,9 @@
 //! When the database is away, stuck or broken: an honest status, nothing half done, and all is well afterwards.
 
 use crate::fixtures::{ROUTES, path, sql, stored};
-use api_tests::{Answer, Client, Team, TestApp};
+use api_tests::{Answer, Client, PATIENCE, Team, TestApp};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
 /// Lets nobody connect to this database, and ends the connections that the application has.
@@ -65,9 +65,7 @@ async fn while_the_database_is_away_every_route_is_a_503_and_nothing_is_lost() {
     for (method, route, _) in ROUTES {
         assert_unavailable(&ask(&app, &team, &job, &method, route).await, route);
     }
-    let since = Instant::now();
     let health = app.nobody().get("/health").await;
-    assert!(since.elapsed() < Duration::from_secs(6), "each check is bounded by 2 s");
     assert_eq!(health.status, 503, "{}", health.text);
     assert_ne!(health.body["status"], "healthy");
 
@@ -89,9 +87,9 @@ async fn a_database_that_is_stuck_is_not_waited_for_without_end() {
     let job = team.job().await;
     let other = app.database.connect().await;
     other.batch_execute("BEGIN; SELECT * FROM credit_accounts FOR UPDATE").await.expect("locked");
-    let since = Instant::now();
-    let (create, complete) = futures::join!(post_job(&team.client, &team), team.complete(&job, "completed"));
-    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+    // While it is still stuck.
+    let both = async { futures::join!(post_job(&team.client, &team), team.complete(&job, "completed")) };
+    let (create, complete) = timeout(PATIENCE, both).await.expect("answers");
     assert_unavailable(&create, "create");
     assert_unavailable(&complete, "complete");
     other.batch_execute("ROLLBACK").await.expect("unlocked");

@@ -3,7 +3,6 @@
 use crate::fixtures::{call, models_asked, prompt, stream_refusal};
 use api_tests::{TestApp, eventually};
 use serde_json::json;
-use std::time::Duration;
 
 #[tokio::test]
 async fn a_used_up_budget_is_402_and_no_other_model_is_tried() {
@@ -16,7 +15,7 @@ async fn a_used_up_budget_is_402_and_no_other_model_is_tried() {
     call(&team, &job, prompt("[[prompt_tokens=1000]] [[completion_tokens=0]]")).await.ok();
 
     // The real LiteLLM counts a moment later.
-    let refusal = eventually("the budget to be used up", Duration::from_secs(20), async || {
+    let refusal = eventually("the budget to be used up", async || {
         let answer = team.call(&job, "hello").await;
         (answer.status != 200).then_some(answer)
     })
@@ -42,7 +41,7 @@ async fn adding_credits_lifts_a_used_up_budget() {
     let team = app.team_with(json!({"credits_allocated": 2, "model_groups": [group]})).await;
     let job = team.job().await;
     call(&team, &job, prompt("[[prompt_tokens=300]] [[completion_tokens=0]]")).await.ok();
-    eventually("the budget to be used up", Duration::from_secs(20), async || {
+    eventually("the budget to be used up", async || {
         (team.call(&job, "[[prompt_tokens=1]]").await.status == 402).then_some(())
     })
     .await;

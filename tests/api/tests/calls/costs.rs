@@ -1,6 +1,6 @@
 //! Tokens and costs: exact, and unknown where they are unknown.
 
-use crate::fixtures::{BILL, call, events, group_of, prompt, stream};
+use crate::fixtures::{call, events, group_of, prompt, stream};
 use api_tests::{Team, TestApp, eventually};
 use serde_json::json;
 
@@ -208,7 +208,7 @@ async fn a_job_comes_to_cost_all_that_litellm_bills_for_it_abandoned_attempts_in
     let team = app.team_with(json!({"credits_allocated": 1, "model_groups": [group]})).await;
     let job = team.job().await;
     call(&team, &job, prompt(&tokens(1000, 500))).await.ok();
-    eventually("the whole bill", BILL, async || {
+    eventually("the whole bill", async || {
         let billed = stand_in.keys_of(&team.id).remove(0).spend;
         let known = team.read(&job).await["total_cost_usd"].as_f64().unwrap_or_default();
         // 0.00045 is the bill of the model that answered.

@@ -3,7 +3,7 @@
 use api_tests::{Answer, Options, Sse, Team, TestApp, eventually};
 use litellm_stand_in::{Recorded, StandIn};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// An application whose components have so few connections to the database each that waiting calls can't hold one.
@@ -78,12 +78,9 @@ pub async fn group_of(app: &TestApp, models: Value) -> String {
     name
 }
 
-/// Longer than LiteLLM takes to tell what a call cost whose client has left.
-pub const BILL: Duration = Duration::from_secs(45);
-
 /// The one call of a job, once it fits.
 pub async fn call_when(team: &Team, job: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-    eventually(what, BILL, async || {
+    eventually(what, async || {
         let call = team.read(job).await["calls"][0].clone();
         fits(&call).then_some(call)
     })

@@ -63,7 +63,7 @@ async fn the_model_is_told_to_stop_when_its_reader_leaves() {
     let job = team.job().await;
     leave_within_the_stream(&team, &job).await;
     // The whole stream would take 10 s.
-    eventually("LiteLLM being left", Duration::from_secs(5), async || {
+    eventually("LiteLLM being left", async || {
         (completions(stand_in)[0].outcome == Outcome::ClientLeft).then_some(())
     })
     .await;
@@ -214,10 +214,7 @@ async fn thirty_clients_that_leave_at_once_leave_nothing_open() {
         leave_after(wait, &team, job, async { stream(&team, job, body).await.rest().await }).await;
     });
     futures::future::join_all(leaving).await;
-    eventually("no open call", Duration::from_secs(30), async || {
-        (calls_that_are(&app, "open").await == 0).then_some(())
-    })
-    .await;
+    eventually("no open call", async || (calls_that_are(&app, "open").await == 0).then_some(())).await;
     assert_eq!(calls_that_are(&app, "cancelled").await, 30);
     for job in jobs {
         team.complete(&job, "completed").await.ok();

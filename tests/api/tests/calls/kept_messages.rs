@@ -3,7 +3,6 @@
 use crate::fixtures::{call, events, prompt, stream};
 use api_tests::{Options, Team, TestApp, eventually};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 async fn keeping() -> TestApp {
     let variables = vec![("store_messages_days", "1".to_owned())];
@@ -12,7 +11,7 @@ async fn keeping() -> TestApp {
 
 /// The calls of a job, once all of them show what was said: that is written just after the answer.
 async fn kept(team: &Team, job: &str) -> Vec<Value> {
-    eventually("what was said", Duration::from_secs(5), async || {
+    eventually("what was said", async || {
         let calls = team.read(job).await["calls"].as_array().expect("calls").clone();
         calls.iter().all(|call| call.get("messages").is_some()).then_some(calls)
     })

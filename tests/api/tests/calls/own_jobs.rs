@@ -3,7 +3,6 @@
 use crate::fixtures::{call_when, calls_that_are, events, members, models_asked, prompt_with};
 use api_tests::{Answer, Sse, Team, TestApp, eventually};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 const ROUTES: [&str; 2] = ["/api/jobs/create-and-call", "/api/jobs/create-and-call-stream"];
 
@@ -175,7 +174,7 @@ async fn a_stream_that_breaks_fails_its_job_which_costs_nothing() {
         events.last().is_some_and(|last| last.starts_with("event: error\ndata: {\"error\":")),
         "{events:?}"
     );
-    let job = eventually("the end of the job", Duration::from_secs(10), async || {
+    let job = eventually("the end of the job", async || {
         let job = only_job(&team).await;
         (job["status"] != "in_progress").then_some(job)
     })
@@ -184,6 +183,30 @@ async fn a_stream_that_breaks_fails_its_job_which_costs_nothing() {
     assert_eq!(credits(&team).await, [1, 1]);
     let id = job["job_id"].as_str().expect("an id");
     call_when(&team, id, "LiteLLM's bill", |call| call["cost_usd"].as_f64() > Some(0.0)).await;
+    app.check_invariants().await;
+}
+
+/// Whoever finds the job's id in the answer's head may call in it, but only for as long as its own call lasts.
+#[tokio::test]
+async fn what_others_have_under_way_in_the_job_is_cancelled_when_its_own_call_ends() {
+    let app = TestApp::start().await;
+    let team = app.team(1).await;
+    let (own, ()) = futures::join!(buffered(&team, "[[first_ms=4000]] hello", json!({})), async {
+        let job = eventually("the job", async || {
+            let list = team.client.get(&format!("/api/teams/{}/jobs", team.id)).await.ok();
+            list["jobs"][0]["job_id"].as_str().map(str::to_owned)
+        });
+        let path = format!("/api/jobs/{}/llm-call-stream", job.await);
+        let other = team.client.stream(&path, prompt_with("[[first_ms=8000]] hello", json!({}))).await;
+        assert_eq!(other.rest().await.last().map(String::as_str), Some("data: [DONE]"));
+    });
+    own.ok();
+    let job = only_job(&team).await;
+    let statuses: Vec<&Value> =
+        job["calls"].as_array().expect("calls").iter().map(|call| &call["status"]).collect();
+    assert_eq!(statuses, ["succeeded", "cancelled"]);
+    assert_eq!((&job["status"], &job["credit_applied"]), (&json!("completed"), &json!(true)));
+    assert_eq!(credits(&team).await, [0, 0]);
     app.check_invariants().await;
 }
 
@@ -291,15 +314,13 @@ async fn a_client_that_hangs_up_on_the_stream_has_had_its_job() {
 async fn a_client_that_does_not_wait_for_its_answer_has_had_its_job() {
     let app = TestApp::start().await;
     let team = app.team(2).await;
-    let asked = buffered(&team, "[[first_ms=1500]] hello", json!({}));
-    let begun = eventually("its call", Duration::from_secs(30), async || {
-        (calls_that_are(&app, "open").await == 1).then_some(())
-    });
+    let asked = buffered(&team, "[[first_ms=4000]] hello", json!({}));
+    let begun = eventually("its call", async || (calls_that_are(&app, "open").await == 1).then_some(()));
     tokio::select! {
         answer = asked => panic!("answered before the client left: {}", answer.text),
         () = begun => {}
     }
-    let job = eventually("the end of the job", Duration::from_secs(10), async || {
+    let job = eventually("the end of the job", async || {
         let job = only_job(&team).await;
         (job["status"] == "completed").then_some(job)
     })

@@ -207,13 +207,12 @@ async fn a_models_own_time_limit_cuts_it_short() {
     let app = TestApp::start().await;
     let team = team_with_defaults(&app, "gpt-4o-mini", json!({"timeout_ms": 500})).await;
     let job = team.job().await;
-    let started = std::time::Instant::now();
+    // Without that limit the model answers, long before the deployment's own limit.
     for refusal in [
         call(&team, &job, prompt("[[first_ms=8000]] hello")).await,
         stream_refusal(&team, &job, prompt("[[first_ms=8000]] hello")).await,
     ] {
         refusal.refused(504, "llm_timeout", "LLM call failed: Timed out");
     }
-    assert!(started.elapsed().as_secs() < 8, "{:?}", started.elapsed());
     app.check_invariants().await;
 }

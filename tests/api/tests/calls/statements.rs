@@ -1,7 +1,7 @@
 //! How many statements a request costs. Each is a checkout of a connection and three round trips, so the number is a promise.
 
 use crate::fixtures::{app_with_connections, events, prompt, stream};
-use api_tests::{Options, TestApp};
+use api_tests::{Options, TestApp, eventually};
 use serde_json::json;
 
 /// Every statement that clients have sent to the test's database, as often as it was sent, but for the pool's resets of
@@ -110,9 +110,14 @@ async fn a_waiting_call_holds_no_connection() {
     let app = app_with_connections(1).await;
     let team = app.team(1).await;
     let job = team.job().await;
-    let answers = futures::future::join_all((0..5).map(|_| team.call(&job, "[[first_ms=2500]] hello")));
-    let answers = tokio::time::timeout(std::time::Duration::from_secs(8), answers).await;
-    for answer in answers.expect("not one after the other") {
+    let answers = futures::future::join_all((0..5).map(|_| team.call(&job, "[[first_ms=5000]] hello")));
+    let open = "SELECT count(*) FROM calls WHERE status = 'open'";
+    let all_wait = eventually("five open calls", async || {
+        let count: i64 = app.database.client.query_one(open, &[]).await.expect("a count").get(0);
+        (count == 5).then_some(())
+    });
+    let (answers, ()) = futures::join!(answers, all_wait);
+    for answer in answers {
         answer.ok();
     }
     app.check_invariants().await;

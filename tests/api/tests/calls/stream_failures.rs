@@ -1,6 +1,6 @@
 //! A stream whose model fails. Before the first event that is in `fallbacks`; this is after it.
 
-use crate::fixtures::{BILL, call_when, events, prompt, stream, stream_refusal};
+use crate::fixtures::{call_when, events, prompt, stream, stream_refusal};
 use api_tests::{Options, TestApp, eventually};
 use serde_json::json;
 
@@ -130,7 +130,7 @@ async fn a_stream_that_litellm_takes_for_complete_is_complete() {
     let job = team.job().await;
     let (events, done) = events(stream(&team, &job, prompt("hello")).await).await;
     assert_eq!((&events.last().expect("a summary")["finish_reason"], done), (&json!("stop"), true));
-    eventually("the settled call", BILL, async || {
+    eventually("the settled call", async || {
         (team.read(&job).await["successful_calls"] == json!(1)).then_some(())
     })
     .await;

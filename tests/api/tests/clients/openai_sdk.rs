@@ -1,8 +1,7 @@
 //! OpenAI's SDK for Python.
 
 use crate::{beside, python};
-use api_tests::{TestApp, python::run};
-use std::time::Duration;
+use api_tests::{PATIENCE, TestApp, python::run};
 
 #[tokio::test]
 async fn openais_sdk_works_unchanged_with_credits() {
@@ -20,7 +19,7 @@ async fn openais_sdk_works_unchanged_with_credits() {
         .env("POOR_KEY", &poor.key)
         .env("GROUP", group)
         .env("JOB", &job);
-    if let Err(failure) = run(&mut command, Duration::from_secs(60)).await {
+    if let Err(failure) = run(&mut command, PATIENCE).await {
         panic!("{failure}\nthe log of the application:\n{}", app.logs());
     }
     // The script makes four completions, each a job of its own, and three in the one job.

@@ -8,9 +8,8 @@
 //! field, an offset beside a cursor, a price that goes with another mode, an `Idempotency-Key` that was used before.
 
 use crate::{beside, python};
-use api_tests::{TestApp, python::run};
+use api_tests::{PATIENCE, TestApp, python::run};
 use serde_json::json;
-use std::time::Duration;
 
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
     response_schema_conformance,negative_data_rejection,missing_required_header,unsupported_method,ignored_auth";
@@ -47,7 +46,7 @@ async fn test(app: &TestApp, header: Option<String>, excluded: &str, options: &[
         .env("PYTHONPATH", beside(""))
         .env("SCHEMATHESIS_HOOKS", "schemathesis_hooks")
         .current_dir(env!("CARGO_TARGET_TMPDIR"));
-    if let Err(failure) = run(&mut command, Duration::from_secs(300)).await {
+    if let Err(failure) = run(&mut command, PATIENCE * 5).await {
         panic!("{failure}\nthe log of the application:\n{}", app.logs());
     }
     app.check_invariants().await;

@@ -48,11 +48,26 @@ impl Stage {
 
     /// Who makes a route's request, of those who may.
     pub fn caller(&self, route: &Route, world: &World<'_>) -> Client {
-        match route.access {
-            Access::Team | Access::AdminOrTeam => world.team.client.clone(),
-            Access::Admin => self.app.admin(),
-            Access::Public => self.app.nobody(),
+        self.client(callers(route)[0], world)
+    }
+
+    /// The client of one of [`callers`].
+    pub fn client(&self, caller: &str, world: &World<'_>) -> Client {
+        match caller {
+            "team" => world.team.client.clone(),
+            "admin" => self.app.admin(),
+            _ => self.app.nobody(),
         }
+    }
+}
+
+/// Everybody who may make a route's request.
+pub fn callers(route: &Route) -> &'static [&'static str] {
+    match route.access {
+        Access::Team => &["team"],
+        Access::AdminOrTeam => &["team", "admin"],
+        Access::Admin => &["admin"],
+        Access::Public => &["anybody"],
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     wire::{exchange, head},
     world::unique,
 };
-use api_tests::{Options, Team, TestApp};
+use api_tests::{Options, Team, TestApp, eventually};
 use reqwest::Method;
 use serde_json::json;
 use std::sync::{
@@ -16,7 +16,7 @@ use std::sync::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
-    time::{Duration, Instant, sleep},
+    time::{Duration, sleep},
 };
 
 /// Somewhere that nobody should call; it counts who does, writes down what they say first, and answers all the same.
@@ -54,11 +54,7 @@ impl Trap {
     }
 
     async fn has_caller(&self) {
-        let begun = Instant::now();
-        while self.callers() == 0 {
-            assert!(begun.elapsed() < Duration::from_secs(20), "nobody came");
-            sleep(Duration::from_millis(20)).await;
-        }
+        eventually("a caller", async || (self.callers() > 0).then_some(())).await;
     }
 }
 
@@ -243,11 +239,11 @@ async fn a_webhook_to_a_host_that_the_deployment_does_not_name_is_not_called_how
     }
     app.admin().post("/api/jobs/expire", json!({})).await.ok();
     let tried = "SELECT count(*) FROM alerts WHERE attempts > 0";
-    let begun = Instant::now();
-    while app.database.client.query_one(tried, &[]).await.expect("a count").get::<_, i64>(0) < 10 {
-        assert!(begun.elapsed() < Duration::from_secs(20), "they were not even tried");
-        sleep(Duration::from_millis(50)).await;
-    }
+    eventually("ten tries", async || {
+        let count = app.database.client.query_one(tried, &[]).await.expect("a count").get::<_, i64>(0);
+        (count >= 10).then_some(())
+    })
+    .await;
     sleep(Duration::from_millis(500)).await;
     assert_eq!(trap.callers(), 0);
 }
@@ -283,20 +279,16 @@ async fn a_webhook_shows_its_receiver_no_key_not_even_where_that_is_litellm() {
     let litellm = recorder.url();
     let before = recorder.seen().len();
     raise(&app, &format!("{litellm}/key/generate")).await;
-    let begun = Instant::now();
-    let sent = loop {
+    let sent = eventually("a webhook", async || {
         let sent: Vec<_> = recorder
             .seen()
             .split_off(before)
             .into_iter()
             .filter(|seen| seen.headers.contains_key("x-webhook-id"))
             .collect();
-        if !sent.is_empty() {
-            break sent;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "it was not sent");
-        sleep(Duration::from_millis(20)).await;
-    };
+        Some(sent).filter(|sent| !sent.is_empty())
+    })
+    .await;
     for seen in sent {
         assert_eq!(
             (seen.headers.get("authorization"), seen.headers.get("x-api-key")),

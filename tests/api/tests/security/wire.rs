@@ -1,10 +1,10 @@
 //! Requests byte by byte, where a client library would normalise or refuse them.
 
-use api_tests::TestApp;
+use api_tests::{PATIENCE, TestApp};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Duration, timeout},
+    time::timeout,
 };
 
 /// What came back before the connection was closed.
@@ -15,9 +15,6 @@ pub struct Reply {
     /// All that came, heads and bodies, as text.
     pub text: String,
 }
-
-/// Longer than any answer takes, the longest time that a body may take to come included.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Opens a connection.
 pub async fn connect(app: &TestApp) -> TcpStream {

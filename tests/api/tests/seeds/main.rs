@@ -4,10 +4,9 @@
 //! The scripts run in a virtual environment under `target/`, see [`Python`].
 
 use api_tests::{
-    TestApp,
+    PATIENCE, TestApp,
     python::{Python, run},
 };
-use std::time::Duration;
 use uuid::Uuid;
 
 /// Runs a script against an application of its own.
@@ -26,7 +25,7 @@ async fn follow(script: &str) {
         .env("LITELLM_URL", litellm)
         // Ids in a LiteLLM that several tests share.
         .env("SUFFIX", Uuid::now_v7().simple().to_string());
-    if let Err(failure) = run(&mut command, Duration::from_secs(120)).await {
+    if let Err(failure) = run(&mut command, PATIENCE).await {
         panic!("{script}: {failure}\nthe log of the application:\n{}", app.logs());
     }
     app.check_invariants().await;

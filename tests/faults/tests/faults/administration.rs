@@ -2,14 +2,13 @@
 //! either, and LiteLLM's nonsense is nobody's defect.
 
 use crate::asking::{
-    BOUND, ask, assert_repeats, assert_unavailable, create_job, forget_connections, is_charged,
-    let_deadlines_pass, places, post,
+    ask, assert_repeats, assert_unavailable, create_job, forget_connections, is_charged, let_deadlines_pass,
+    places, post,
 };
 use api_tests::Team;
 use faults::{After, Application, Direction, Proxy, RawServer, Script};
 use futures::future::join_all;
 use serde_json::{Value, json};
-use std::time::Instant;
 use uuid::Uuid;
 
 /// At how many bytes each connection is cut each way.
@@ -144,7 +143,6 @@ async fn no_change_is_half_done(cases: Vec<(&str, Script)>) {
         let server = RawServer::start(script).await.expect("a server");
         app.to_litellm.set_target(server.address());
         forget_connections(&app).await;
-        let since = Instant::now();
         let changes = [
             post(&admin, "/api/teams/create", &fields, None),
             post(&admin, &format!("{keys}/rotate"), &json!({}), None),
@@ -153,7 +151,6 @@ async fn no_change_is_half_done(cases: Vec<(&str, Script)>) {
         for answer in join_all(changes.map(ask)).await {
             assert_unavailable(&answer.expect("an answer"), name);
         }
-        assert!(since.elapsed() < BOUND, "{name}: {:?}", since.elapsed());
         let_deadlines_pass(&app).await;
     }
     app.to_litellm.set_target(app.litellm_address());

@@ -1,10 +1,10 @@
 //! The disk of PostgreSQL gets full: tables can't grow, then the log can't, which ends the server.
 
-use crate::asking::{BOUND, ask, assert_unavailable, create_job, post, skipped};
-use api_tests::{Team, eventually};
+use crate::asking::{ask, assert_unavailable, create_job, post, skipped};
+use api_tests::{PATIENCE, Team, eventually};
 use faults::{Application, Disk, Postgres, Setup};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use uuid::Uuid;
 
 async fn app_on_a_small_disk() -> Option<Application> {
@@ -44,7 +44,7 @@ async fn on_a_full_disk_nothing_is_half_done_and_it_goes_on_when_there_is_space_
     let since = Instant::now();
     let mut refused = 0;
     while refused < 5 {
-        assert!(since.elapsed() < Duration::from_secs(60), "{opened} jobs, and still space");
+        assert!(since.elapsed() < PATIENCE, "{opened} jobs, and still space");
         match open_a_large_job(&team).await {
             true => opened += 1,
             false => refused += 1,
@@ -63,7 +63,7 @@ async fn on_a_full_disk_nothing_is_half_done_and_it_goes_on_when_there_is_space_
     assert!(postgres.log().await.contains("No space left on device"), "the disk was not full");
 
     postgres.free_disk().await.expect("freed");
-    eventually("a server", BOUND, async || {
+    eventually("a server", async || {
         if !postgres.runs().await {
             postgres.restart().await.ok()?;
         }

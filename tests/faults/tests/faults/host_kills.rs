@@ -1,6 +1,6 @@
 //! A host is killed in the middle of its work and started again.
 
-use crate::asking::{BOUND, ask, call, complete, create_job, let_deadlines_pass, messages};
+use crate::asking::{ask, call, complete, create_job, let_deadlines_pass, messages};
 use api_tests::{Team, eventually};
 use faults::{Application, Setup};
 use futures::future::join_all;
@@ -17,7 +17,7 @@ async fn kill_and_restart(app: &Application) {
 }
 
 async fn calls_under_way(app: &Application, number: i64) {
-    eventually("calls under way", BOUND, async || (app.number(OPEN).await == number).then_some(())).await;
+    eventually("calls under way", async || (app.number(OPEN).await == number).then_some(())).await;
 }
 
 async fn job_for(team: &Team, seconds: u32) -> String {
@@ -47,7 +47,7 @@ async fn calls_and_streams_of_a_killed_host_end_by_their_deadline_and_no_credit_
     assert!(!stream.rest().await.iter().any(|event| event.contains("[DONE]")));
     assert_eq!(app.number(OPEN).await, 3, "nobody is left to settle them");
     // One job's own deadline passes; the others' calls get to theirs.
-    eventually("the short job's expiry", BOUND, async || {
+    eventually("the short job's expiry", async || {
         (team.read(&short).await["status"] == "expired").then_some(())
     })
     .await;

@@ -1,10 +1,10 @@
 //! What comes from LiteLLM's address is no answer, or none that can be meant.
 
-use crate::asking::{BOUND, ask, assert_unavailable, call, forget_connections, messages, post};
+use crate::asking::{ask, assert_unavailable, call, forget_connections, messages, post};
 use api_tests::{Answer, Team, eventually};
 use faults::{After, Application, Mode, RawServer, Script, Setup};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a caller gets: the status, its code, and the text of the detail.
 type Told = (u16, &'static str, &'static str);
@@ -58,10 +58,8 @@ async fn both_calls_are_told(app: &Application, team: &Team, told: Told, context
     for route in ["llm-call", "llm-call-stream"] {
         let context = format!("{context}, {route}");
         let job = team.job().await;
-        let since = Instant::now();
         let request = post(&team.client, &format!("/api/jobs/{job}/{route}"), &messages("hello"), None);
         let answer = ask(request).await.unwrap_or_else(|| panic!("{context}: no answer"));
-        assert!(since.elapsed() < PATIENCE + Duration::from_secs(5), "{context}: {:?}", since.elapsed());
         assert_told(&answer, told, &context);
         costs_nothing(app, team, &job, &context).await;
     }
@@ -191,10 +189,7 @@ async fn a_body_that_breaks_off_or_never_ends_is_no_answer() {
     for (name, script, told) in cases {
         let server = replace_litellm(&app, script).await;
         let job = team.job().await;
-        let since = Instant::now();
         let answer = ask(call(&team, &job, "hello", None)).await.expect("an answer");
-        // The head may take its time, and the body again.
-        assert!(since.elapsed() < 2 * PATIENCE + Duration::from_secs(5), "{name}: {:?}", since.elapsed());
         assert_told(&answer, told, name);
         costs_nothing(&app, &team, &job, name).await;
         drop(server);
@@ -267,7 +262,7 @@ async fn a_first_model_that_is_out_of_reach_does_not_keep_the_second_from_answer
     let costs = team.complete(&job, "completed").await.ok()["costs"].clone();
     assert_eq!(costs["credit_applied"], json!(true));
     // What the model given up on cost is known when it has ended.
-    eventually("every call settled", 3 * BOUND, async || {
+    eventually("every call settled", async || {
         (app.number("SELECT count(*) FROM calls WHERE settled_at IS NULL").await == 0).then_some(())
     })
     .await;

@@ -12,5 +12,6 @@ mod fairness;
 mod host_kills;
 mod litellm_answers;
 mod litellm_streams;
+mod sockets;
 mod tools;
 mod two_hosts;

@@ -28,17 +28,20 @@ async fn connect(proxy: &Proxy) -> TcpStream {
     TcpStream::connect(proxy.address()).await.expect("a connection")
 }
 
-/// What comes back until the connection ends, or for half a second.
+/// What comes back until the connection ends, or nothing more comes.
 async fn echoed(stream: &mut TcpStream, sent: &[u8]) -> (Vec<u8>, bool) {
     let mut back = vec![];
     if stream.write_all(sent).await.is_err() {
         return (back, true);
     }
-    let ended = timeout(Duration::from_millis(500), async {
-        while stream.read_buf(&mut back).await.is_ok_and(|read| read > 0) {}
-    });
-    let ended = ended.await.is_ok();
-    (back, ended)
+    loop {
+        let patience = if back.is_empty() { Duration::from_secs(10) } else { Duration::from_millis(500) };
+        match timeout(patience, stream.read_buf(&mut back)).await {
+            Ok(Ok(1..)) => {}
+            Ok(_) => return (back, true),
+            Err(_) => return (back, false),
+        }
+    }
 }
 
 #[tokio::test]

@@ -158,9 +158,9 @@ impl World {
     }
 }
 
-/// The first true value within a few seconds.
+/// Waits until it holds, also on a machine with much else to do.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..200 {
+    for _ in 0..4800 {
         if holds() {
             return;
         }

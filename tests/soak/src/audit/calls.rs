@@ -105,16 +105,17 @@ impl Audit<'_> {
         }
     }
 
-    /// Whether the job may have been ended by somebody else before the call's end was written.
+    /// Whether the job may have been ended by somebody else before the call's end was written: by a completion, or by the end of the call
+    /// that the job was made for.
     fn may_end_before(&self, job: Uuid, record: &Record) -> bool {
         // A stream that can be asked for again goes on without its reader.
         let goes_on = record.repeatable && record.heard.stream == Some(StreamEnd::Left);
         let later = goes_on || self.is_settled_later(record) || self.is_orphaned(record);
-        self.history.iter().any(|other| {
-            other.kind == Kind::Complete
-                && other.job == Some(job)
-                && (later || other.start <= record.end)
-                && other.tag != record.tag
+        let own = self.own.get(&job).is_some_and(|tag| *tag == record.tag);
+        self.state.jobs.get(&job).is_some_and(|job| {
+            let by_itself = own && job.ended_by.is_none();
+            let cause = self.cause(job).filter(|_| !by_itself);
+            cause.is_some_and(|cause| later || cause.from <= record.end)
         })
     }
 }

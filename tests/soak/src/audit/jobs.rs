@@ -123,7 +123,7 @@ impl Audit<'_> {
     }
 
     /// When what ended the job was done: a completion, or the settling of its own call.
-    fn cause(&self, job: &Job) -> Option<Interval> {
+    pub(super) fn cause(&self, job: &Job) -> Option<Interval> {
         if !["completed", "failed", "cancelled"].contains(&job.status.as_str()) {
             return None;
         }

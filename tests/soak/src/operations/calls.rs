@@ -2,7 +2,7 @@
 
 use crate::{
     driver::{CANARY, Intent, Round},
-    history::{By, Kind},
+    history::{By, Kind, StreamEnd},
     team::{BREAKS, DEAR, FALLS_BACK, WORKS},
 };
 use fastrand::Rng;
@@ -80,6 +80,11 @@ impl Round {
         let heard = self.ask_somehow(intent, random).await;
         if random.u8(..3) == 0 {
             self.knows_job(team, &heard);
+        }
+        // Somebody else calls in the job while its own call goes on, at whose end everything in the job ends.
+        if let (Some(StreamEnd::Left), Some(job)) = (&heard.stream, heard.job) {
+            let other = self.calling(team, by, job, true, random);
+            self.ask_somehow(other, random).await;
         }
     }
 

