@@ -123,14 +123,16 @@ impl<'a> Audit<'a> {
 fn told(record: &Record) -> String {
     let heard = &record.heard;
     let stream = heard.stream.as_ref().map(|end| format!(" {end:?}")).unwrap_or_default();
+    let call = heard.call.map(|call| format!(" call {call}")).unwrap_or_default();
     format!(
-        "{:?} {} {:?}{} by {:?} in team {} [{}..{}]: {}{}{stream} {}",
+        "{:?} {} {:?}{} by {:?} in team {} at host {} [{}..{}]: {}{}{call}{stream} {}",
         record.kind,
         record.tag,
         record.job,
         if record.repeatable { " repeatable" } else { "" },
         record.by,
         record.team,
+        record.host,
         record.start,
         record.end,
         heard.status,

@@ -53,7 +53,8 @@ impl Audit<'_> {
             // LiteLLM hears of changes late when it fails.
             let by_litellm = heard.call.is_some() && (may_be_suspended || self.meets(record, Part::LiteLlm));
             if !life.can_be_refused(window) && !by_litellm {
-                self.violated(rules::KEY_WORKS, told(record));
+                let seen = format!("{}; {life:?}; {}", told(record), self.circumstances(record));
+                self.violated(rules::KEY_WORKS, seen);
             }
         } else if heard.code() == "team_suspended" {
             if !may_be_suspended {
@@ -79,6 +80,20 @@ impl Audit<'_> {
                 self.violated(rules::SUSPENDED, told(record));
             }
         }
+    }
+
+    /// What was changed about the team's keys and standing shortly before a request, and what failed.
+    fn circumstances(&self, record: &Record) -> String {
+        let near = Interval::new(record.start - 20_000_000, record.end);
+        let kinds = [Kind::Suspend, Kind::Resume, Kind::Rotate, Kind::Revoke];
+        let changes = self.history.iter().filter(|other| {
+            other.team == record.team
+                && kinds.contains(&other.kind)
+                && Interval::new(other.start, other.end).overlaps(near)
+        });
+        let changes: Vec<String> = changes.map(told).collect();
+        let faults: Vec<_> = self.faults.iter().filter(|fault| fault.during.overlaps(near)).collect();
+        format!("after {}; while {faults:?}", changes.join("; "))
     }
 
     /// All answers to one intent under an `Idempotency-Key` are the same, and but for the first they say so.
