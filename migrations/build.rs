@@ -1,41 +1,48 @@
-//! Lists the SQL files beside this file in a constant, so that a new file is picked up without naming it anywhere.
+//! Lists the SQL files of `tables/` and `functions/` in constants, so that a new file is picked up without naming it anywhere.
 
 use std::{env, error::Error, fmt::Write as _, fs, path::Path};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = env::var("CARGO_MANIFEST_DIR")?;
-    println!("cargo::rerun-if-changed=.");
-
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&folder)? {
-        let name = entry?.file_name().into_string().map_err(|name| format!("{name:?} is not UTF-8"))?;
-        if name.ends_with(".sql") {
-            names.push(name);
+    let folder = Path::new(&folder);
+    let tables = files(&folder.join("tables"))?;
+    for (number, name) in (1..).zip(&tables) {
+        if !name.starts_with(&format!("{number:04}_")) {
+            return Err(format!("migrations/tables/{name}: its name must begin with {number:04}_").into());
         }
     }
-    names.sort();
-
-    let mut list = String::from("&[\n");
-    let mut previous = 0;
-    for name in names {
-        let number =
-            number(&name).ok_or_else(|| format!("migrations/{name}: the name must be NNNN_name.sql"))?;
-        if number != previous + 1 {
-            return Err(format!("migrations/{name}: the number must be {:04}", previous + 1).into());
+    let mut code = String::new();
+    for (constant, kind, names) in
+        [("TABLES", "tables", tables), ("FUNCTIONS", "functions", files(&folder.join("functions"))?)]
+    {
+        writeln!(code, "const {constant}: &[(&str, &str)] = &[")?;
+        for name in names {
+            let path = folder.join(kind).join(&name);
+            writeln!(code, "    ({:?}, include_str!({path:?})),", format!("{kind}/{name}"))?;
         }
-        previous = number;
-        let path = Path::new(&folder).join(&name);
-        writeln!(list, "    Migration {{ number: {number}, file: {name:?}, sql: include_str!({path:?}) }},")?;
+        writeln!(code, "];")?;
     }
-    list.push_str("]\n");
-    fs::write(Path::new(&env::var("OUT_DIR")?).join("migrations.rs"), list)?;
+    fs::write(Path::new(&env::var("OUT_DIR")?).join("files.rs"), code)?;
     Ok(())
 }
 
-/// The number of `NNNN_name.sql`, where the name is of lower-case letters, digits and `_`.
-fn number(file: &str) -> Option<i32> {
-    let (number, name) = file.strip_suffix(".sql")?.split_once('_')?;
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let well_formed = number.len() == 4 && !name.is_empty() && name.chars().all(plain);
-    if well_formed { number.parse().ok() } else { None }
+/// The names of a folder's SQL files, in alphabetical order.
+fn files(folder: &Path) -> Result<Vec<String>, Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let mut names = vec![];
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().into_string().map_err(|name| format!("{name:?} is not UTF-8"))?;
+        let stem = name.strip_suffix(".sql").unwrap_or_default();
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if stem.is_empty() || !stem.chars().all(plain) {
+            return Err(format!(
+                "{}/{name}: its name must be of a-z, 0-9 and _, and end in .sql",
+                folder.display()
+            )
+            .into());
+        }
+        names.push(name);
+    }
+    names.sort();
+    Ok(names)
 }

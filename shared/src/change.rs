@@ -1,7 +1,7 @@
 //! Requests that change something.
 //!
 //! Such a request may carry an `Idempotency-Key`, and what the admin changes is written down. Both happen in the SQL statement
-//! that makes the change (`claim` and `keep` in `migrations/0002_foundations.sql`), so they hold if and only if the change does:
+//! that makes the change (`claim` and `keep` in `migrations/functions/requests.sql`), so they hold if and only if the change does:
 //!
 //! * The first answer is kept for 24 hours with its caller and a digest of the request; the same request again gets it back, with
 //!   `idempotent-replayed: true`; another request under the same key is refused, and so is a twin of one that is still under way.

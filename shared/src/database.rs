@@ -150,9 +150,9 @@ pub fn texts<T: ToString>(values: &[T]) -> ParameterValue {
     ParameterValue::ArrayStr(values.iter().map(|value| Some(value.to_string())).collect())
 }
 
-/// Whether the server answers a trivial statement.
-pub async fn ping() -> Result<()> {
-    call::<bool>("SELECT 'true' AS answer", vec![]).await.map(drop)
+/// The release of the database's schema, such as `0.2.0`. Where there is none, [`Code::Internal`].
+pub async fn schema_version() -> Result<String> {
+    call("SELECT to_json(schema_version())::text AS answer", vec![]).await
 }
 
 #[cfg(test)]

@@ -93,18 +93,22 @@ pub fn make_application_database(superuser_url: &str, password: &str) -> Result<
     Ok(urls)
 }
 
-/// Applies the migrations that the database lacks and says which those were.
+/// Brings the database up to date and says what that took.
 pub fn migrate(url: &str) -> Result<()> {
     progress::step("Migrating the database", || {
         let applied = block_on(migrations::apply(url))?;
-        for file in &applied.new {
-            progress::note(&format!("applied {file}"));
-        }
-        if applied.new.is_empty() {
-            progress::note(&format!("nothing to do: all {} migrations are applied", applied.total));
-        }
+        progress::note(&match applied.is_empty() {
+            true => applied.to_string(),
+            false => format!("applied {applied}"),
+        });
         Ok(())
     })
+}
+
+/// Says what bringing the database up to date would take.
+pub fn plan(url: &str) -> Result<()> {
+    println!("{}", block_on(migrations::plan(url))?);
+    Ok(())
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

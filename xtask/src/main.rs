@@ -44,9 +44,11 @@ enum Command {
     /// owner, where those differ), a stand-in that echoes unless LITELLM_URL
     /// and LITELLM_MASTER_KEY name a LiteLLM, and a kept random admin key unless ADMIN_KEY holds one.
     Up(up::Options),
-    /// Checks format, lints and tests, with a PostgreSQL of its own; stops at the first failure.
+    /// Checks format and lints, and runs the tests of units and of the SQL, with a PostgreSQL of its own: minutes, when much is built.
+    Check,
+    /// Checks everything, with a PostgreSQL of its own; stops at the first failure.
     Test {
-        /// Run only the tests whose names contain this.
+        /// Run the tests whose names contain this, and nothing else.
         filter: Option<String>,
     },
     /// Drives the application at random from many clients at once, with faults, and audits every answer; prints a report.
@@ -74,13 +76,8 @@ enum Command {
         #[arg(long)]
         require_advisories: bool,
     },
-    /// Applies the migrations that a database lacks.
-    Migrate {
-        /// The database, as `postgres://user:password@host/name`, with `?sslmode=require` for TLS; without it, the one
-        /// that `up` keeps in .data/.
-        #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-        database_url: Option<String>,
-    },
+    /// Brings a database up to date with this release: an empty one, or one of an earlier release.
+    Migrate(migrate::Options),
 }
 
 fn main() -> ExitCode {
@@ -89,14 +86,13 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Build => components::build(components::Scope::WithTestOnly),
         Command::Up(options) => up::run(&options),
+        Command::Check => test::check(),
         Command::Test { filter } => test::run(filter.as_deref()),
         Command::Soak { arguments } => soak::run(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Deny { require_advisories } => deny::run(require_advisories),
-        Command::Migrate { database_url } => {
-            migrate::run(database_url.as_deref().filter(|url| !url.is_empty()))
-        }
+        Command::Migrate(options) => migrate::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,12 @@
 
 use axum::{Json, http::StatusCode};
 use serde::Serialize;
-use shared::{database, error::Result, litellm::admin, time::within};
+use shared::{
+    database,
+    error::{Code, Result},
+    litellm::admin,
+    time::within,
+};
 use std::time::Duration;
 use utoipa::ToSchema;
 
@@ -12,31 +17,81 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// The state of the application and of what it stands on.
 #[derive(Serialize, ToSchema)]
 pub struct Health {
-    status: &'static str,
+    /// Whether requests can be served.
+    #[schema(example = "healthy")]
+    status: Status,
+    /// The application's release.
     version: &'static str,
-    database: &'static str,
-    litellm: &'static str,
+    /// The state of the database.
+    database: Database,
+    /// The release of the database's schema, which must not be older than the application's; `null` where there is none.
+    schema_version: Option<String>,
+    /// Whether LiteLLM answers.
+    litellm: LiteLlm,
+}
+
+/// Whether requests can be served.
+#[derive(Serialize, ToSchema, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    Healthy,
+    Unhealthy,
+}
+
+/// `down`: the database can't be reached. `schema_missing`: it was never migrated, or the application's role may not use its functions.
+/// `schema_outdated`: it was migrated by an older release than this one.
+#[derive(Serialize, ToSchema, Clone, Copy, PartialEq)]
+#[serde(rename_all = "snake_case")]
+enum Database {
+    Up,
+    Down,
+    SchemaMissing,
+    SchemaOutdated,
+}
+
+/// Whether LiteLLM answers.
+#[derive(Serialize, ToSchema, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum LiteLlm {
+    Up,
+    Down,
+}
+
+/// The state of the database, and the release of its schema.
+async fn database() -> (Database, Option<String>) {
+    match within(LIMIT, database::schema_version()).await {
+        Some(Ok(release)) if numbers(&release) < numbers(env!("CARGO_PKG_VERSION")) => {
+            (Database::SchemaOutdated, Some(release))
+        }
+        Some(Ok(release)) => (Database::Up, Some(release)),
+        Some(Err(error)) if error.code == Code::Internal => (Database::SchemaMissing, None),
+        Some(Err(_)) | None => (Database::Down, None),
+    }
+}
+
+/// A release as numbers that can be compared.
+fn numbers(release: &str) -> Vec<u64> {
+    release.split('.').map(|number| number.parse().unwrap_or_default()).collect()
 }
 
 /// Health
 ///
-/// 200 while jobs can be created and read. Without LiteLLM calls fail, which the body says; without the database everything does,
-/// so that is 503.
+/// 200 while jobs can be created and read. Without LiteLLM calls fail, which the body says; without the database and its schema
+/// everything does, so that is 503.
 #[utoipa::path(get, path = "/health", tag = "Service", operation_id = "health",
     responses((status = 200, body = Health), (status = 503, body = Health)))]
 pub async fn get() -> Result<(StatusCode, Json<Health>)> {
-    let word = |up| if up { "up" } else { "down" };
-    let (database, litellm) = (within(LIMIT, database::ping()).await, admin::is_alive(LIMIT).await);
-    let database_up = matches!(database, Some(Ok(())));
-    let (code, status) = match database_up {
-        true => (StatusCode::OK, "healthy"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+    let ((database, schema_version), litellm) = (database().await, admin::is_alive(LIMIT).await);
+    let (code, status) = match database {
+        Database::Up => (StatusCode::OK, Status::Healthy),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, Status::Unhealthy),
     };
     let health = Health {
         status,
         version: env!("CARGO_PKG_VERSION"),
-        database: word(database_up),
-        litellm: word(litellm.unwrap_or(false)),
+        database,
+        schema_version,
+        litellm: if litellm.unwrap_or(false) { LiteLlm::Up } else { LiteLlm::Down },
     };
     Ok((code, Json(health)))
 }

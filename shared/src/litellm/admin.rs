@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
 
-/// What LiteLLM is to know of a team: the answer of `litellm_wanted` in `migrations/0003_tenancy.sql`.
+/// What LiteLLM is to know of a team: the answer of `litellm_wanted` in `migrations/functions/litellm.sql`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Wanted {
     /// Counts the changes of everything below.

@@ -5,10 +5,11 @@ use clap::Parser;
 use soak::{
     driver::{Options, Soak, Weather},
     report::Report,
-    world::World,
+    world::{World, connection},
 };
 use std::{
     path::PathBuf,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -35,6 +36,9 @@ struct Arguments {
     /// Write the report to this file, too, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the database to this file as `pg_dump -Fc` does: for `tests/soak/releases/`, from which the upgrade of a release is tested.
+    #[arg(long)]
+    dump: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -60,5 +64,10 @@ async fn main() -> Result<()> {
             .with_context(|| file.display().to_string())?;
     }
     ensure!(report.violations().is_empty(), "violated");
+    if let Some(file) = &arguments.dump {
+        let mut pg_dump = Command::new("pg_dump");
+        pg_dump.args(["-Fc", "--no-owner", "--file"]).arg(file).args(connection(soak.world.database()));
+        ensure!(pg_dump.status().context("cannot start pg_dump")?.success(), "pg_dump failed");
+    }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Ways to break the product that a run has to notice.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use migrations::Schema;
 use tokio_postgres::Client;
 
 /// A change of one migration that makes the product wrong.
@@ -18,25 +19,14 @@ impl Mutant {
     /// Makes the database anew with the changed migrations.
     pub async fn apply_to(&self, client: &Client) -> Result<()> {
         client.batch_execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await?;
-        for migration in migrations::ALL {
-            let mut sql = migration.sql.to_owned();
-            for (file, text, replacement) in self.changes.iter().filter(|change| change.0 == migration.file) {
-                ensure!(
-                    sql.matches(text).count() == 1,
-                    "the mutant '{}' is stale: '{text}' is not once in {file}",
-                    self.name
-                );
-                sql = sql.replace(text, replacement);
-            }
-            client
-                .batch_execute(&sql)
-                .await
-                .with_context(|| format!("{} as the mutant '{}'", migration.file, self.name))?;
+        let mut schema = Schema::current();
+        for (name, text, replacement) in self.changes {
+            let mut files = schema.tables.iter_mut().chain(&mut schema.functions);
+            let file = files.find(|file| file.name == *name);
+            let stale = || format!("the mutant '{}' is stale: '{text}' is not once in {name}", self.name);
+            let file = file.filter(|file| file.sql.matches(text).count() == 1).with_context(stale)?;
+            file.sql = file.sql.replace(text, replacement).into();
         }
-        let known = |file: &str| migrations::ALL.iter().any(|migration| migration.file == file);
-        for (file, ..) in self.changes {
-            ensure!(known(file), "the mutant '{}' is stale: there is no {file}", self.name);
-        }
-        Ok(())
+        schema.apply_to(client).await.with_context(|| format!("the mutant '{}'", self.name)).map(drop)
     }
 }

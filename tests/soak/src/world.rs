@@ -10,6 +10,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, LazyLock, Mutex},
 };
+use tokio_postgres::config::Host;
 
 /// The components, compiled once per process.
 static APPLICATION: LazyLock<host::Application> = LazyLock::new(|| {
@@ -130,6 +131,18 @@ impl World {
             Ground::Shaky(application) => application.hosts.iter().map(|host| host.logs()).collect(),
         }
     }
+}
+
+/// The arguments by which PostgreSQL's programs find a database.
+pub fn connection(config: &tokio_postgres::Config) -> Vec<String> {
+    let mut arguments = vec![format!("--dbname={}", config.get_dbname().unwrap_or_default())];
+    arguments.extend(config.get_user().map(|user| format!("--username={user}")));
+    arguments.extend(config.get_ports().first().map(|port| format!("--port={port}")));
+    arguments.extend(config.get_hosts().first().map(|host| match host {
+        Host::Tcp(host) => format!("--host={host}"),
+        Host::Unix(path) => format!("--host={}", path.display()),
+    }));
+    arguments
 }
 
 fn past_the_application(server: &str, database: &Database) -> Result<tokio_postgres::Config> {

@@ -1,4 +1,4 @@
-//! A run notices when the product is wrong: each mutant is one mistake in the migrations, and a short run without faults must find
+//! A run notices when the product is wrong: each mutant is one mistake in the schema, and a short run without faults must find
 //! something that must not be.
 
 use anyhow::Result;
@@ -34,11 +34,16 @@ const CONSUMPTION: &str =
     "a job has cost the credits that its terms say of what was known when it was completed";
 const USAGE: &str = "usage by the day equals a recount of jobs, calls and ledger";
 
-const TABLES: &str = "0001_tables.sql";
-const FOUNDATIONS: &str = "0002_foundations.sql";
-const CREDITS: &str = "0004_credits.sql";
-const JOBS: &str = "0005_jobs.sql";
-const CALLS: &str = "0006_calls.sql";
+const TABLES: &str = "tables/0001_first.sql";
+const CALLS: &str = "functions/calls.sql";
+const COUNTS: &str = "functions/counts.sql";
+const CREDITS: &str = "functions/credits.sql";
+const FOUNDATIONS: &str = "functions/foundations.sql";
+const JOBS: &str = "functions/jobs.sql";
+const KEYS: &str = "functions/keys.sql";
+const REFILLS: &str = "functions/refills.sql";
+const REQUESTS: &str = "functions/requests.sql";
+const UPKEEP: &str = "functions/upkeep.sql";
 
 const STATUS_CHECK: &str =
     "ELSIF v_job.status NOT IN ('pending', 'in_progress') OR v_job.expires_at <= now() THEN";
@@ -82,7 +87,7 @@ const MUTANTS: [Mutant; 28] = [
     Mutant {
         name: "a job that expired keeps its credit",
         breaks: &[ACCOUNT],
-        changes: &[(CREDITS, "SET held = held - cardinality(v_jobs),", "SET held = held,")],
+        changes: &[(UPKEEP, "SET held = held - cardinality(v_jobs),", "SET held = held,")],
     },
     Mutant {
         name: "a job past its deadline takes calls",
@@ -197,13 +202,13 @@ const MUTANTS: [Mutant; 28] = [
     Mutant {
         name: "an abandoned call is not counted in the usage",
         breaks: &[USAGE],
-        changes: &[(FOUNDATIONS, ", calls = u.calls + o.calls\n", "\n")],
+        changes: &[(COUNTS, ", calls = u.calls + o.calls\n", "\n")],
     },
     Mutant {
         name: "an overdue call is never abandoned",
         breaks: &[ABANDONED],
         changes: &[(
-            CREDITS,
+            UPKEEP,
             "WHERE team_id = p_team_id AND status = 'open' AND deadline <= now() AND job_id >= v_oldest\n        FOR UPDATE",
             "WHERE team_id = p_team_id AND status = 'open' AND false AND job_id >= v_oldest\n        FOR UPDATE",
         )],
@@ -221,7 +226,7 @@ const MUTANTS: [Mutant; 28] = [
         name: "a refill has no row in the ledger",
         breaks: &[REFILL],
         changes: &[(
-            CREDITS,
+            REFILLS,
             "PERFORM post_transaction(p_team_id, 'refill', v_account.refill_amount, format('Automatic %s refill', v_account.refill_period),\n                                 NULL, json_build_object('due', rfc3339(v_account.refill_due)));",
             "UPDATE credit_accounts SET allocated = allocated + v_account.refill_amount WHERE team_id = p_team_id;",
         )],
@@ -230,7 +235,7 @@ const MUTANTS: [Mutant; 28] = [
         name: "a period is refilled twice",
         breaks: &[REFILL, LEDGER_ROW],
         changes: &[(
-            CREDITS,
+            REFILLS,
             "refill_time(refill_start, refill_period, refills + 2)",
             "refill_time(refill_start, refill_period, refills + 1)",
         )],
@@ -251,7 +256,7 @@ const MUTANTS: [Mutant; 28] = [
         name: "a revoked key goes on",
         breaks: &[KEY_REVOKED],
         changes: &[(
-            FOUNDATIONS,
+            KEYS,
             "WHERE k.key_id = p_key_id AND coalesce(k.revoked_at > now(), true) AND",
             "WHERE k.key_id = p_key_id AND",
         )],
@@ -259,17 +264,17 @@ const MUTANTS: [Mutant; 28] = [
     Mutant {
         name: "a suspended team goes on",
         breaks: &[SUSPENDED],
-        changes: &[(FOUNDATIONS, "ELSIF v_status = 'suspended' THEN", "ELSIF false THEN")],
+        changes: &[(KEYS, "ELSIF v_status = 'suspended' THEN", "ELSIF false THEN")],
     },
     Mutant {
         name: "a repeated request is done again",
         breaks: &[DONE_ONCE, JOB_ONCE, CHANGED_ONCE],
-        changes: &[(FOUNDATIONS, "ELSIF v_row.answer IS NOT NULL THEN", "ELSIF false THEN")],
+        changes: &[(REQUESTS, "ELSIF v_row.answer IS NOT NULL THEN", "ELSIF false THEN")],
     },
     Mutant {
         name: "another request gets the answer of the one before",
         breaks: &[POSSIBLE_ANSWER],
-        changes: &[(FOUNDATIONS, "IF v_row.request_digest <> v_digest THEN", "IF false THEN")],
+        changes: &[(REQUESTS, "IF v_row.request_digest <> v_digest THEN", "IF false THEN")],
     },
 ];
 

@@ -76,6 +76,25 @@ async fn while_the_database_is_away_every_route_is_a_503_and_nothing_is_lost() {
     app.check_invariants().await;
 }
 
+#[tokio::test]
+async fn a_database_without_the_schema_or_with_an_older_one_is_unhealthy_and_says_why() {
+    let app = TestApp::start().await;
+    let health = app.nobody().get("/health").await.ok();
+    assert_eq!([&health["database"], &health["schema_version"]], [&json!("up"), &health["version"]]);
+    for (change, database, version) in [
+        ("UPDATE schema_functions SET release = '0.1.99'", "schema_outdated", json!("0.1.99")),
+        ("DROP SCHEMA public CASCADE; CREATE SCHEMA public", "schema_missing", json!(null)),
+    ] {
+        sql(&app, change).await;
+        let health = app.nobody().get("/health").await;
+        assert_eq!(health.status, 503, "{}", health.text);
+        assert_eq!(
+            [&health.body["status"], &health.body["database"], &health.body["schema_version"]],
+            [&json!("unhealthy"), &json!(database), &version]
+        );
+    }
+}
+
 async fn post_job(client: &Client, team: &Team) -> Answer {
     client.post("/api/jobs/create", json!({"team_id": team.id, "job_type": "test"})).await
 }

@@ -5,10 +5,11 @@
 -- `litellm` is what LiteLLM is to be told of the team before the call, where it does not know yet.
 -- A call that is there already under the id `p_call_id` (see `id_or_new`) is given again.
 -- A call that is not settled within `p_deadline_seconds`, and `p_model_seconds` for each of them, counts as abandoned.
-CREATE FUNCTION open_call(
+CREATE OR REPLACE FUNCTION open_call(
     p_key_id uuid, p_job_id uuid, p_model_group text, p_purpose text, p_streamed boolean, p_metadata json,
     p_deadline_seconds integer, p_model_seconds integer DEFAULT 0, p_call_id uuid DEFAULT NULL
-) RETURNS json LANGUAGE plpgsql AS $$
+) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_team_id text := acting_team(p_key_id);
     v_job jobs;
@@ -72,31 +73,29 @@ BEGIN
         'model_group', v_group_name, 'models', v_models,
         'litellm', CASE WHEN v_behind THEN litellm_wanted(v_team_id) END);
 END $$;
+GRANT EXECUTE ON FUNCTION open_call TO llm_jobs_application;
 
 -- A job for one call, and the call. `p_team_id` NULL: the key's team.
-CREATE FUNCTION open_job_with_call(
+CREATE OR REPLACE FUNCTION open_job_with_call(
     p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_job_metadata json, p_lifetime_seconds integer,
     p_model_group text, p_purpose text, p_streamed boolean, p_metadata json, p_deadline_seconds integer,
     p_model_seconds integer DEFAULT 0, p_job_id uuid DEFAULT NULL, p_call_id uuid DEFAULT NULL
-) RETURNS json LANGUAGE sql AS $$
+) RETURNS json LANGUAGE sql
+SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
     SELECT open_call(p_key_id, (job ->> 'job_id')::uuid, p_model_group, p_purpose, p_streamed, p_metadata, p_deadline_seconds,
                      p_model_seconds, p_call_id)
     FROM create_job(p_key_id, p_team_id, p_user_id, p_job_type, p_job_metadata, p_lifetime_seconds, p_job_id) AS job
 $$;
-
--- What a settling changed, for who counts it.
-CREATE TYPE settling AS (
-    team_id text, job_id uuid, job_type text, model_group text, model text, ended_as text, first boolean, priced integer, tokens bigint,
-    cost_usd numeric, revenue_usd numeric, latency_ms bigint
-);
+GRANT EXECUTE ON FUNCTION open_job_with_call TO llm_jobs_application;
 
 -- Writes how a call ended and what it used, once; answers whether this was that once.
 -- A call that was closed before, by its job's end or its deadline, keeps its status and gets what it used.
 -- `p_final` false: more about what it used will follow in another, final, settling.
-CREATE FUNCTION settle_call(
+CREATE OR REPLACE FUNCTION settle_call(
     p_job_id uuid, p_call_id uuid, p_status text, p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
     p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean
-) RETURNS boolean LANGUAGE plpgsql AS $$
+) RETURNS boolean LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_settling settling := write_settling(p_job_id, p_call_id, p_status, p_prompt_tokens, p_completion_tokens, p_total_tokens,
                                           p_cost_usd, p_latency_ms, p_attempts, p_error, p_final);
@@ -104,9 +103,10 @@ BEGIN
     PERFORM count_settling(v_settling);
     RETURN v_settling.job_id IS NOT NULL;
 END $$;
+GRANT EXECUTE ON FUNCTION settle_call TO llm_jobs_application;
 
 -- The rows of the call and its job; NULL: it was settled before.
-CREATE FUNCTION write_settling(
+CREATE OR REPLACE FUNCTION write_settling(
     p_job_id uuid, p_call_id uuid, p_status text, p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
     p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean
 ) RETURNS settling LANGUAGE plpgsql AS $$
@@ -162,7 +162,7 @@ BEGIN
     RETURN v_new;
 END $$;
 
-CREATE FUNCTION count_settling(p settling) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION count_settling(p settling) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_shard integer;
     -- One more than there are bounds below it.
@@ -197,10 +197,11 @@ BEGIN
 END $$;
 
 -- Settles the one call of a job of its own, and ends the job.
-CREATE FUNCTION settle_job_with_call(
+CREATE OR REPLACE FUNCTION settle_job_with_call(
     p_job_id uuid, p_call_id uuid, p_status text, p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
     p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean
-) RETURNS json LANGUAGE plpgsql AS $$
+) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     -- Whoever hangs up has had what he read: that is no failure.
     v_end text := CASE p_status WHEN 'failed' THEN 'failed' ELSE 'completed' END;
@@ -216,12 +217,15 @@ BEGIN
     PERFORM count_settling(v_settling);
     RETURN v_completion;
 END $$;
+GRANT EXECUTE ON FUNCTION settle_job_with_call TO llm_jobs_application;
 
 -- Keeps what was said in a call for some days.
-CREATE FUNCTION keep_messages(p_job_id uuid, p_call_id uuid, p_messages json, p_response json, p_days integer) RETURNS boolean
-LANGUAGE sql AS $$
+CREATE OR REPLACE FUNCTION keep_messages(p_job_id uuid, p_call_id uuid, p_messages json, p_response json, p_days integer) RETURNS boolean
+LANGUAGE sql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
     INSERT INTO call_messages (job_id, call_id, messages, response, expires_at)
     VALUES (p_job_id, p_call_id, p_messages, p_response, now() + make_interval(days => p_days))
     ON CONFLICT DO NOTHING;
     SELECT true;
 $$;
+GRANT EXECUTE ON FUNCTION keep_messages TO llm_jobs_application;

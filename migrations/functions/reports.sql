@@ -1,15 +1,17 @@
 -- Reports: from what is counted as it happens, never from jobs and calls themselves.
 
 -- The usage of a team in the days from `p_from` up to, not with, `p_to`. What the seller sees comes with `p_admin`.
-CREATE FUNCTION team_usage(p_team_id text, p_from date, p_to date, p_admin boolean) RETURNS json LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION team_usage(p_team_id text, p_from date, p_to date, p_admin boolean) RETURNS json LANGUAGE plpgsql STABLE
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM existing_team(p_team_id);
     RETURN json_build_object('usage', usage_json(ARRAY[p_team_id], p_from, p_to, p_admin),
                              'remaining_budget', CASE WHEN p_admin THEN remaining_budget(p_team_id) END);
 END $$;
+GRANT EXECUTE ON FUNCTION team_usage TO llm_jobs_application;
 
 -- {summary, job_types, seller}, the last for the admin only.
-CREATE FUNCTION usage_json(p_teams text[], p_from date, p_to date, p_admin boolean) RETURNS json LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION usage_json(p_teams text[], p_from date, p_to date, p_admin boolean) RETURNS json LANGUAGE sql STABLE AS $$
     WITH days AS (
         SELECT job_type,
                sum(open_jobs + completed + failed + cancelled + expired)::bigint AS jobs,
@@ -45,13 +47,14 @@ CREATE FUNCTION usage_json(p_teams text[], p_from date, p_to date, p_admin boole
 $$;
 
 -- What is left of a team's budget in LiteLLM by what its calls have cost since ever; NULL where it has none.
-CREATE FUNCTION remaining_budget(p_team_id text) RETURNS numeric LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION remaining_budget(p_team_id text) RETURNS numeric LANGUAGE sql STABLE AS $$
     SELECT t.litellm_max_budget - (SELECT coalesce(sum(cost_usd), 0) FROM usage_days WHERE team_id = p_team_id)
     FROM teams t WHERE t.team_id = p_team_id
 $$;
 
 -- The usage of all teams of an organization, also of those that were deleted, together and one by one.
-CREATE FUNCTION organization_usage(p_organization_id text, p_from date, p_to date) RETURNS json LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION organization_usage(p_organization_id text, p_from date, p_to date) RETURNS json LANGUAGE plpgsql STABLE
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_teams text[] := ARRAY(SELECT team_id FROM teams WHERE organization_id = p_organization_id AND status <> 'creating');
 BEGIN
@@ -61,9 +64,11 @@ BEGIN
         'teams', (SELECT coalesce(json_object_agg(team_id, usage_json(ARRAY[team_id], p_from, p_to, true) ORDER BY team_id), '{}')
                   FROM unnest(v_teams) AS team_id));
 END $$;
+GRANT EXECUTE ON FUNCTION organization_usage TO llm_jobs_application;
 
 -- Day by day and job type by job type, for tables.
-CREATE FUNCTION usage_rows(p_organization_id text, p_team_id text, p_from date, p_to date) RETURNS json LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION usage_rows(p_organization_id text, p_team_id text, p_from date, p_to date) RETURNS json LANGUAGE plpgsql STABLE
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     IF p_team_id IS NULL THEN
         PERFORM get_organization(p_organization_id);
@@ -81,9 +86,11 @@ BEGIN
           AND (p_team_id IS NULL OR u.team_id = p_team_id)
           AND (p_team_id IS NOT NULL OR t.organization_id = p_organization_id));
 END $$;
+GRANT EXECUTE ON FUNCTION usage_rows TO llm_jobs_application;
 
 -- Everything that /metrics prints.
-CREATE FUNCTION metrics() RETURNS json LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION metrics() RETURNS json LANGUAGE sql STABLE
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT json_build_object(
         'jobs', (SELECT json_build_object('created', coalesce(sum(created), 0), 'completed', coalesce(sum(completed), 0),
                                           'failed', coalesce(sum(failed), 0), 'cancelled', coalesce(sum(cancelled), 0),
@@ -104,3 +111,4 @@ CREATE FUNCTION metrics() RETURNS json LANGUAGE sql STABLE AS $$
                             WHERE s.model_group = t.model_group GROUP BY place) AS places) AS latency_counts
                 FROM call_totals t GROUP BY model_group) AS groups))
 $$;
+GRANT EXECUTE ON FUNCTION metrics TO llm_jobs_application;

@@ -2,10 +2,11 @@
 
 -- Opens a job and holds one credit for it until it ends or `p_lifetime_seconds` have passed. `p_key_id` NULL: the admin does it.
 -- `p_team_id` NULL: the key's team. A job that is there already under the id `p_job_id` (see `id_or_new`) is given as it is.
-CREATE FUNCTION create_job(
+CREATE OR REPLACE FUNCTION create_job(
     p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_metadata json, p_lifetime_seconds integer,
     p_job_id uuid DEFAULT NULL
-) RETURNS json LANGUAGE plpgsql AS $$
+) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_keys_team text := CASE WHEN p_key_id IS NOT NULL THEN acting_team(p_key_id) END;
     v_team_id text := coalesce(p_team_id, v_keys_team);
@@ -39,28 +40,29 @@ BEGIN
     RETURN json_build_object('job_id', v_row.job_id, 'status', v_row.status,
                              'created_at', rfc3339(v_row.created_at), 'expires_at', rfc3339(v_row.expires_at));
 END $$;
+GRANT EXECUTE ON FUNCTION create_job TO llm_jobs_application;
 
 -- The cost of a job's calls: the sum of what is known, so NULL where that is nothing.
-CREATE FUNCTION job_cost(j jobs) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION job_cost(j jobs) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN j.priced_calls < j.total_calls THEN nullif(j.known_cost_usd, 0) ELSE j.known_cost_usd END
 $$;
 
 -- Sums over a job's calls; `unpriced_calls` says of how many the cost is not known, or not yet.
-CREATE FUNCTION job_sums(j jobs) RETURNS json LANGUAGE sql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION job_sums(j jobs) RETURNS json LANGUAGE sql IMMUTABLE AS $$
     SELECT json_build_object(
         'total_calls', j.total_calls, 'successful_calls', j.successful_calls, 'failed_calls', j.failed_calls,
         'total_tokens', j.total_tokens, 'total_cost_usd', job_cost(j), 'unpriced_calls', j.total_calls - j.priced_calls,
         'avg_latency_ms', coalesce(round(j.total_latency_ms::numeric / nullif(j.timed_calls, 0)), 0)::bigint)
 $$;
 
-CREATE FUNCTION job_is_over(p_job jobs) RETURNS void LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION job_is_over(p_job jobs) RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
     PERFORM fail('LJ008', format('Job ''%s'' is already %s', p_job.job_id,
         CASE WHEN p_job.status IN ('pending', 'in_progress') THEN 'expired' ELSE p_job.status END));
 END $$;
 
 -- How many credits a job costs by its terms: consumption is rounded up, and at least 1.
-CREATE FUNCTION job_credits(j jobs, t terms) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION job_credits(j jobs, t terms) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
     SELECT greatest(1, CASE t.billing_mode
         WHEN 'consumption_usd' THEN ceil(j.known_cost_usd * t.credits_per_dollar)
         WHEN 'consumption_tokens' THEN ceil(j.total_tokens::numeric / t.tokens_per_credit)
@@ -69,7 +71,7 @@ $$;
 
 -- What the customer is charged for a job beside its credits, by its terms; NULL where they have no pricing.
 -- `p_charged_before`: jobs of the same month that were charged before it.
-CREATE FUNCTION job_revenue(j jobs, t terms, p_charged_before bigint) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION job_revenue(j jobs, t terms, p_charged_before bigint) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE t.pricing ->> 'mode'
         WHEN 'flat' THEN (t.pricing ->> 'price_per_job_usd')::numeric
         WHEN 'markup' THEN j.known_cost_usd * (100 + (t.pricing ->> 'markup_percent')::numeric) * 0.01
@@ -82,7 +84,7 @@ CREATE FUNCTION job_revenue(j jobs, t terms, p_charged_before bigint) RETURNS nu
 $$;
 
 -- Jobs of a calendar month (UTC) that were charged.
-CREATE FUNCTION charged_in_month(p_team_id text, p_day date) RETURNS bigint LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION charged_in_month(p_team_id text, p_day date) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT coalesce(sum(charged_jobs), 0)::bigint FROM usage_days
     WHERE team_id = p_team_id AND day >= date_trunc('month', p_day) AND day < date_trunc('month', p_day) + interval '1 month'
 $$;
@@ -90,8 +92,9 @@ $$;
 -- Ends a job. Its credits are deducted when it is completed and no call failed; otherwise its hold is given back.
 -- The same request again gets the same answer: {completion, alerts}, the latter telling whether a webhook has something to hear.
 -- `p_key_id` NULL: the admin does it, or a request that was authorised before.
-CREATE FUNCTION complete_job(p_key_id uuid, p_job_id uuid, p_status text, p_metadata json, p_error_message text)
-RETURNS json LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION complete_job(p_key_id uuid, p_job_id uuid, p_status text, p_metadata json, p_error_message text)
+RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_team_id text := CASE WHEN p_key_id IS NOT NULL THEN acting_team(p_key_id) END;
     v_job jobs;
@@ -143,8 +146,9 @@ BEGIN
     END IF;
     RETURN json_build_object('completion', v_job.completion, 'alerts', alerts_are_due(v_job.team_id));
 END $$;
+GRANT EXECUTE ON FUNCTION complete_job TO llm_jobs_application;
 
-CREATE FUNCTION job_json(j jobs) RETURNS json LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION job_json(j jobs) RETURNS json LANGUAGE sql STABLE AS $$
     SELECT json_build_object(
         'job_id', j.job_id, 'team_id', j.team_id, 'user_id', j.user_id, 'job_type', j.job_type, 'status', j.status,
         'metadata', j.metadata, 'error_message', j.error_message,
@@ -154,7 +158,7 @@ CREATE FUNCTION job_json(j jobs) RETURNS json LANGUAGE sql STABLE AS $$
 $$;
 
 -- A job once what is overdue in its team has ended. `p_team_id` NULL: the admin asks, who may see every job.
-CREATE FUNCTION current_job(p_job_id uuid, p_team_id text) RETURNS jobs LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION current_job(p_job_id uuid, p_team_id text) RETURNS jobs LANGUAGE plpgsql AS $$
 DECLARE
     v_row jobs;
 BEGIN
@@ -167,7 +171,8 @@ BEGIN
 END $$;
 
 -- The admin also sees which models were tried.
-CREATE FUNCTION get_job(p_job_id uuid, p_team_id text) RETURNS json LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION get_job(p_job_id uuid, p_team_id text) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_row jobs := current_job(p_job_id, p_team_id);
 BEGIN
@@ -183,8 +188,10 @@ BEGIN
         LEFT JOIN call_messages m ON m.job_id = c.job_id AND m.call_id = c.call_id AND m.expires_at > now()
         WHERE c.job_id = p_job_id));
 END $$;
+GRANT EXECUTE ON FUNCTION get_job TO llm_jobs_application;
 
-CREATE FUNCTION get_job_costs(p_job_id uuid, p_team_id text) RETURNS json LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION get_job_costs(p_job_id uuid, p_team_id text) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_row jobs := current_job(p_job_id, p_team_id);
 BEGIN
@@ -196,9 +203,11 @@ BEGIN
             'completion_tokens', completion_tokens, 'cost_usd', cost_usd, 'created_at', rfc3339(created_at)) ORDER BY call_id), '[]')
             FROM calls WHERE job_id = p_job_id));
 END $$;
+GRANT EXECUTE ON FUNCTION get_job_costs TO llm_jobs_application;
 
 -- Adds to a job's metadata, also of one that has ended.
-CREATE FUNCTION merge_job_metadata(p_key_id uuid, p_job_id uuid, p_metadata json) RETURNS json LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION merge_job_metadata(p_key_id uuid, p_job_id uuid, p_metadata json) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_team_id text := CASE WHEN p_key_id IS NOT NULL THEN acting_team(p_key_id) END;
     v_metadata json;
@@ -214,11 +223,13 @@ BEGIN
     END IF;
     RETURN json_build_object('job_id', p_job_id, 'metadata', v_metadata, 'updated_at', rfc3339(now()));
 END $$;
+GRANT EXECUTE ON FUNCTION merge_job_metadata TO llm_jobs_application;
 
 -- Newest first: `p_limit` jobs after the first `p_offset`, or below `p_before` when that is given. A NULL filter lets everything pass.
-CREATE FUNCTION list_jobs(
+CREATE OR REPLACE FUNCTION list_jobs(
     p_team_id text, p_status text, p_job_type text, p_user_id text, p_limit bigint, p_offset bigint, p_before uuid
-) RETURNS json LANGUAGE plpgsql AS $$
+) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_page uuid[];
     v_total bigint;
@@ -254,25 +265,4 @@ BEGIN
         'next', CASE WHEN cardinality(v_page) > p_limit THEN v_page[p_limit] END,
         'jobs', (SELECT coalesce(json_agg(job_json(j) ORDER BY j.job_id DESC), '[]') FROM jobs j WHERE job_id = ANY (v_page[:p_limit])));
 END $$;
-
--- Ends what is overdue in all teams, and forgets what was said long enough ago. Answers how many jobs expired.
-CREATE FUNCTION expire_jobs() RETURNS json LANGUAGE plpgsql AS $$
-DECLARE
-    v_oldest uuid := uuid_v7_floor(now() - interval '32 days');
-    v_teams text[] := ARRAY(
-        SELECT team_id FROM jobs
-        WHERE status IN ('pending', 'in_progress') AND expires_at <= now() AND job_id >= v_oldest
-        UNION
-        SELECT team_id FROM calls WHERE status = 'open' AND deadline <= now() AND job_id >= v_oldest
-        UNION
-        SELECT team_id FROM credit_accounts WHERE refill_due <= now());
-BEGIN
-    DELETE FROM call_messages WHERE expires_at <= now();
-    RETURN json_build_object('expired_jobs', sweep_teams(v_teams));
-END $$;
-
--- Makes the tables of the months to come, and drops those of the months that are older than `p_months`, unless that is 0.
-CREATE FUNCTION keep_months(p_months integer) RETURNS json LANGUAGE sql AS $$
-    SELECT json_build_object(
-        'months_made', make_months(2), 'months_dropped', CASE WHEN p_months > 0 THEN drop_months(p_months) ELSE 0 END)
-$$;
+GRANT EXECUTE ON FUNCTION list_jobs TO llm_jobs_application;

@@ -1,8 +1,24 @@
--- Tables. What they guarantee by themselves is in the named constraints; everything else is kept by the functions
--- of the next files, which are the only writers.
+-- The tables of version 0.2.0. What they guarantee by themselves is in the named constraints; everything else is kept by the
+-- functions, which are the only writers.
+--
+-- Frozen with that version: a change of a table is another file beside this one.
 --
 -- Times are timestamptz. Money is numeric; NULL means unknown, never 0. Metadata is `json`, not `jsonb`: it goes back to its
 -- owner exactly as it came.
+
+-- The application connects as a member of this role, which may call the functions that are granted to it and nothing else. Roles
+-- belong to the whole server.
+DO $$ BEGIN
+    CREATE ROLE llm_jobs_application NOLOGIN;
+EXCEPTION
+    -- The latter: another database of this server is being migrated at the same time.
+    WHEN duplicate_object OR unique_violation THEN NULL;
+    WHEN insufficient_privilege THEN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'llm_jobs_application') THEN
+            RAISE EXCEPTION 'the role llm_jobs_application does not exist, and % may not create it', current_user
+                USING HINT = 'Let a role that may do so run CREATE ROLE llm_jobs_application NOLOGIN, then migrate again.';
+        END IF;
+END $$;
 
 CREATE TABLE organizations (
     organization_id text PRIMARY KEY,
@@ -278,6 +294,16 @@ CREATE TABLE calls (
     PRIMARY KEY (job_id, call_id)
 ) PARTITION BY RANGE (job_id);
 CREATE INDEX open_calls_by_deadline ON calls (team_id, deadline) WHERE status = 'open';
+
+-- What has no month's table.
+CREATE TABLE jobs_other PARTITION OF jobs DEFAULT;
+CREATE TABLE calls_other PARTITION OF calls DEFAULT;
+
+-- What a settling changed, for the functions that count it.
+CREATE TYPE settling AS (
+    team_id text, job_id uuid, job_type text, model_group text, model text, ended_as text, first boolean, priced integer,
+    tokens bigint, cost_usd numeric, revenue_usd numeric, latency_ms bigint
+);
 
 -- What was said in calls, where the deployment keeps that, and only until `expires_at`.
 CREATE TABLE call_messages (

@@ -1,0 +1,154 @@
+-- Credits: the ledger, the account that projects it, and the holds of open jobs.
+
+CREATE OR REPLACE FUNCTION transaction_json(x credit_transactions) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT json_build_object(
+        'transaction_id', x.transaction_id, 'team_id', x.team_id, 'transaction_type', x.transaction_type,
+        -- The type gives the direction, as in the guides; an adjustment goes both ways and keeps its sign.
+        'credits_amount', CASE x.transaction_type WHEN 'adjustment' THEN x.change ELSE abs(x.change) END,
+        'balance_before', x.balance_after - x.change, 'balance_after', x.balance_after,
+        'reason', x.reason, 'job_id', x.job_id, 'metadata', x.metadata, 'created_at', rfc3339(x.created_at))
+$$;
+
+-- Writes one ledger row and its effect on the account. The only place where a balance changes.
+CREATE OR REPLACE FUNCTION post_transaction(
+    p_team_id text, p_type text, p_change bigint, p_reason text, p_job_id uuid, p_metadata json
+) RETURNS credit_transactions LANGUAGE plpgsql AS $$
+DECLARE
+    v_account credit_accounts;
+    v_row credit_transactions;
+    v_percent integer;
+BEGIN
+    UPDATE credit_accounts
+    SET allocated = allocated + CASE p_type WHEN 'deduction' THEN 0 ELSE p_change END,
+        used = used - CASE p_type WHEN 'deduction' THEN p_change ELSE 0 END,
+        -- A deduction is what the hold of its job was for.
+        held = held - CASE p_type WHEN 'deduction' THEN 1 ELSE 0 END,
+        -- A consumption is charged in full, however little is left. An adjustment has to fit in.
+        overdraft = CASE WHEN p_type = 'adjustment' AND p_change < 0 THEN overdraft ELSE greatest(0, floor - (allocated - used - held)
+            - p_change - CASE p_type WHEN 'deduction' THEN 1 ELSE 0 END) END,
+        entries = entries + 1
+    WHERE team_id = p_team_id
+    RETURNING * INTO STRICT v_account;
+    INSERT INTO credit_transactions
+        (team_id, entry, transaction_id, transaction_type, change, balance_after, reason, job_id, metadata)
+    VALUES (p_team_id, v_account.entries, uuid_v7(), p_type, p_change, v_account.allocated - v_account.used,
+            p_reason, p_job_id, p_metadata)
+    RETURNING * INTO v_row;
+    FOREACH v_percent IN ARRAY ARRAY[80, 100] LOOP
+        IF v_account.used * 100 >= v_account.allocated * v_percent
+            AND (v_account.used + CASE p_type WHEN 'deduction' THEN p_change ELSE 0 END) * 100
+                < (v_account.allocated - CASE p_type WHEN 'deduction' THEN 0 ELSE p_change END) * v_percent THEN
+            PERFORM raise_alert(p_team_id, format('credits_%s_percent', v_percent),
+                format('Team ''%s'' has used %s of its %s credits', p_team_id, v_account.used, v_account.allocated),
+                json_build_object('percent', v_percent, 'credits_allocated', v_account.allocated, 'credits_used', v_account.used));
+        END IF;
+    END LOOP;
+    RETURN v_row;
+END $$;
+
+-- Adds credits, and raises LiteLLM's budget by `p_usd_per_credit` for each; a team without a budget there keeps none.
+CREATE OR REPLACE FUNCTION add_credits(p_team_id text, p_amount bigint, p_reason text, p_metadata json, p_usd_per_credit numeric)
+RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_row credit_transactions;
+BEGIN
+    PERFORM existing_team(p_team_id);
+    v_row := post_transaction(p_team_id, 'allocation', p_amount, p_reason, NULL, p_metadata);
+    UPDATE teams SET litellm_max_budget = litellm_max_budget + p_amount * p_usd_per_credit,
+                     litellm_version = litellm_version + 1
+    WHERE team_id = p_team_id;
+    RETURN json_build_object(
+        'added', json_build_object('team_id', p_team_id, 'credits_added', p_amount, 'credits_remaining', v_row.balance_after,
+                                   'transaction', transaction_json(v_row)),
+        'litellm', litellm_wanted(p_team_id));
+END $$;
+GRANT EXECUTE ON FUNCTION add_credits TO llm_jobs_application;
+
+-- Corrects a balance, LiteLLM's budget with it. It may not take more than is there to take.
+CREATE OR REPLACE FUNCTION adjust_credits(p_team_id text, p_change bigint, p_reason text, p_metadata json, p_usd_per_credit numeric)
+RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_row credit_transactions;
+    v_available bigint;
+    v_floor bigint;
+BEGIN
+    PERFORM existing_team(p_team_id);
+    PERFORM sweep_team(p_team_id);
+    SELECT allocated - used - held, floor INTO v_available, v_floor
+    FROM credit_accounts WHERE team_id = p_team_id FOR NO KEY UPDATE;
+    IF p_change < 0 AND v_available + p_change < v_floor THEN
+        PERFORM fail('LJ005', format('Insufficient credits. Required: %s, Available: %s', -p_change, v_available));
+    END IF;
+    v_row := post_transaction(p_team_id, 'adjustment', p_change, p_reason, NULL, p_metadata);
+    UPDATE teams SET litellm_max_budget = CASE WHEN litellm_max_budget IS NOT NULL
+                                             THEN greatest(0, litellm_max_budget + p_change * p_usd_per_credit) END,
+                     litellm_version = litellm_version + 1
+    WHERE team_id = p_team_id;
+    RETURN json_build_object(
+        'adjusted', json_build_object('team_id', p_team_id, 'credits_adjusted', p_change, 'credits_remaining', v_row.balance_after,
+                                      'transaction', transaction_json(v_row)),
+        'litellm', litellm_wanted(p_team_id));
+END $$;
+GRANT EXECUTE ON FUNCTION adjust_credits TO llm_jobs_application;
+
+CREATE OR REPLACE FUNCTION get_balance(p_team_id text) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    v_balance json;
+BEGIN
+    PERFORM existing_team(p_team_id);
+    PERFORM sweep_team(p_team_id);
+    SELECT json_build_object(
+        'team_id', team_id, 'credits_allocated', allocated, 'credits_used', used, 'credits_remaining', allocated - used,
+        'credits_reserved', held, 'credits_available', allocated - used - held,
+        'budget_mode', budget_mode, 'credit_limit', credit_limit, 'auto_refill', refill_due IS NOT NULL,
+        'refill_amount', refill_amount, 'refill_period', refill_period, 'next_refill_at', rfc3339(refill_due))
+    INTO v_balance
+    FROM credit_accounts WHERE team_id = p_team_id;
+    RETURN v_balance;
+END $$;
+GRANT EXECUTE ON FUNCTION get_balance TO llm_jobs_application;
+
+-- Whether `p_required` credits could be held now, by the rule that creating a job goes by. `p_key_id` NULL: the admin asks.
+CREATE OR REPLACE FUNCTION check_credits(p_team_id text, p_required bigint, p_key_id uuid DEFAULT NULL) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    v_answer json;
+BEGIN
+    IF p_key_id IS NOT NULL THEN
+        PERFORM acting_team(p_key_id);
+    END IF;
+    PERFORM existing_team(p_team_id);
+    PERFORM sweep_team(p_team_id);
+    SELECT json_build_object(
+        'team_id', team_id, 'available', enough, 'has_credits', enough, 'credits_required', p_required,
+        'credits_remaining', allocated - used, 'credits_available', allocated - used - held)
+    INTO v_answer
+    FROM (SELECT *, coalesce(allocated - used - held - p_required >= floor, true) AS enough FROM credit_accounts) AS account
+    WHERE team_id = p_team_id;
+    RETURN v_answer;
+END $$;
+GRANT EXECUTE ON FUNCTION check_credits TO llm_jobs_application;
+
+-- Newest first: `p_limit` entries after the first `p_offset`, or below entry `p_before` when that is given.
+CREATE OR REPLACE FUNCTION list_transactions(p_team_id text, p_limit bigint, p_offset bigint, p_before bigint)
+RETURNS json LANGUAGE plpgsql STABLE
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_total bigint;
+    v_first bigint;
+BEGIN
+    PERFORM existing_team(p_team_id);
+    SELECT entries INTO v_total FROM credit_accounts WHERE team_id = p_team_id;
+    -- Entries are numbered without gaps, so a page is a range of numbers.
+    v_first := least(v_total - p_offset, p_before - 1);
+    RETURN json_build_object(
+        'team_id', p_team_id, 'total', v_total, 'total_transactions', v_total,
+        'next', CASE WHEN v_first > p_limit THEN v_first - p_limit + 1 END,
+        'transactions', (SELECT coalesce(json_agg(transaction_json(x) ORDER BY x.entry DESC), '[]')
+                         FROM credit_transactions x
+                         WHERE x.team_id = p_team_id AND x.entry <= v_first AND x.entry > v_first - p_limit));
+END $$;
+GRANT EXECUTE ON FUNCTION list_transactions TO llm_jobs_application;

@@ -1,0 +1,358 @@
+-- Teams.
+
+CREATE OR REPLACE FUNCTION existing_team(p_team_id text) RETURNS teams LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_row teams;
+BEGIN
+    SELECT * INTO v_row FROM teams WHERE team_id = p_team_id AND status NOT IN ('creating', 'deleted');
+    IF NOT FOUND THEN
+        PERFORM fail('LJ006', format('Team ''%s'' not found', p_team_id));
+    END IF;
+    RETURN v_row;
+END $$;
+
+-- The same, and nobody else changes it meanwhile.
+CREATE OR REPLACE FUNCTION locked_team(p_team_id text) RETURNS teams LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM teams WHERE team_id = p_team_id FOR NO KEY UPDATE;
+    RETURN existing_team(p_team_id);
+END $$;
+
+CREATE OR REPLACE FUNCTION team_json(t teams) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT json_build_object(
+        'team_id', t.team_id, 'organization_id', t.organization_id, 'team_alias', t.team_alias, 'status', t.status,
+        'credits', json_build_object(
+            'credits_allocated', c.allocated, 'credits_used', c.used, 'credits_remaining', c.allocated - c.used,
+            'credits_reserved', c.held, 'credits_available', c.allocated - c.used - c.held),
+        'model_groups', (SELECT coalesce(json_agg(g.group_name ORDER BY a.position), '[]')
+                         FROM team_model_groups a JOIN model_groups g USING (model_group_id) WHERE a.team_id = t.team_id),
+        'access_groups', (SELECT coalesce(json_agg(g.group_name ORDER BY a.position), '[]')
+                          FROM team_access_groups a JOIN model_access_groups g USING (access_group_id)
+                          WHERE a.team_id = t.team_id),
+        'allowed_models', allowed_models(t.team_id),
+        'default_model_group', (SELECT group_name FROM model_groups g WHERE g.model_group_id = t.default_model_group_id),
+        'budget_mode', c.budget_mode, 'credit_limit', c.credit_limit,
+        'billing_mode', e.billing_mode, 'credits_per_dollar', e.credits_per_dollar, 'tokens_per_credit', e.tokens_per_credit,
+        'pricing', e.pricing, 'webhook_url', t.webhook_url,
+        'max_budget', t.litellm_max_budget, 'budget_duration', t.litellm_budget_duration,
+        'rpm_limit', t.litellm_rpm_limit, 'tpm_limit', t.litellm_tpm_limit,
+        'key', (SELECT key_json(k) FROM virtual_keys k WHERE k.key_id = newest_key(t.team_id)),
+        'metadata', t.metadata, 'created_at', rfc3339(t.created_at), 'updated_at', rfc3339(t.updated_at))
+    FROM credit_accounts c JOIN terms e ON e.terms_id = t.terms_id WHERE c.team_id = t.team_id
+$$;
+
+CREATE OR REPLACE FUNCTION get_team(p_team_id text) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM existing_team(p_team_id);
+    PERFORM sweep_team(p_team_id);
+    RETURN team_json(existing_team(p_team_id));
+END $$;
+GRANT EXECUTE ON FUNCTION get_team TO llm_jobs_application;
+
+CREATE OR REPLACE FUNCTION list_teams(p_limit bigint, p_offset bigint) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_page text[] := ARRAY(SELECT team_id FROM teams WHERE status NOT IN ('creating', 'deleted') ORDER BY team_id LIMIT p_limit OFFSET p_offset);
+BEGIN
+    PERFORM sweep_teams(v_page);
+    RETURN json_build_object(
+        'total', (SELECT count(*) FROM teams WHERE status NOT IN ('creating', 'deleted')),
+        'teams', (SELECT coalesce(json_agg(team_json(t) ORDER BY t.team_id), '[]')
+                  FROM teams t WHERE t.team_id = ANY (v_page)));
+END $$;
+GRANT EXECUTE ON FUNCTION list_teams TO llm_jobs_application;
+
+-- Before groups are assigned: from here on nobody changes what is in them, until LiteLLM's part of it is settled. Before the team's row.
+CREATE OR REPLACE FUNCTION hold_groups(p_model_groups text[], p_access_groups text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM model_access_groups WHERE group_name = ANY (p_access_groups) ORDER BY access_group_id FOR SHARE;
+    PERFORM FROM model_groups
+    WHERE group_name = ANY (p_model_groups)
+       OR model_group_id IN (SELECT m.model_group_id FROM model_access_group_members m JOIN model_access_groups a USING (access_group_id)
+                             WHERE a.group_name = ANY (p_access_groups))
+    ORDER BY model_group_id FOR SHARE;
+END $$;
+
+CREATE OR REPLACE FUNCTION assign_model_groups(p_team_id text, p_names text[]) RETURNS void LANGUAGE sql AS $$
+    DELETE FROM team_model_groups WHERE team_id = p_team_id;
+    INSERT INTO team_model_groups (team_id, model_group_id, position)
+    SELECT p_team_id, model_group_id, place FROM model_group_ids(p_names);
+$$;
+
+CREATE OR REPLACE FUNCTION assign_access_groups(p_team_id text, p_names text[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_name text;
+BEGIN
+    FOREACH v_name IN ARRAY p_names LOOP
+        PERFORM named_access_group(v_name);
+    END LOOP;
+    DELETE FROM team_access_groups WHERE team_id = p_team_id;
+    INSERT INTO team_access_groups (team_id, access_group_id, position)
+    SELECT p_team_id, a.access_group_id, min(n.ordinality)
+    FROM unnest(p_names) WITH ORDINALITY AS n (name, ordinality) JOIN model_access_groups a ON a.group_name = n.name
+    GROUP BY a.access_group_id;
+END $$;
+
+-- The terms with these values, made where they are new.
+CREATE OR REPLACE FUNCTION terms_of(p_billing_mode text, p_credits_per_dollar numeric, p_tokens_per_credit bigint, p_pricing jsonb)
+RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_id bigint;
+BEGIN
+    LOOP
+        SELECT terms_id INTO v_id FROM terms
+        WHERE billing_mode = p_billing_mode AND credits_per_dollar = p_credits_per_dollar
+          AND tokens_per_credit = p_tokens_per_credit AND pricing IS NOT DISTINCT FROM p_pricing;
+        EXIT WHEN FOUND;
+        INSERT INTO terms (billing_mode, credits_per_dollar, tokens_per_credit, pricing)
+        VALUES (p_billing_mode, p_credits_per_dollar, p_tokens_per_credit, p_pricing)
+        ON CONFLICT DO NOTHING;
+    END LOOP;
+    RETURN v_id;
+END $$;
+
+-- First half of creating a team: everything but the key and the credits, invisible (`creating`) until `activate_team`.
+-- `p_attempt` names the request; for `p_lease_seconds` no other may take over. `p_spec` is the request with its defaults filled in:
+-- {organization_id, team_id, team_alias, model_groups, access_groups, default_model_group, budget_mode, credit_limit,
+--  max_budget, budget_duration, rpm_limit, tpm_limit, billing_mode, credits_per_dollar, tokens_per_credit, pricing, webhook_url}.
+-- `resumed` in the answer: an earlier attempt got stuck here, and LiteLLM may hold leftovers of it under the same marker.
+CREATE OR REPLACE FUNCTION begin_team(p_attempt uuid, p_lease_seconds integer, p_spec json, p_metadata json)
+RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_team_id text := p_spec ->> 'team_id';
+    v_marker uuid := uuid_v7();
+    v_default uuid;
+    v_old teams;
+    v_resumed boolean := false;
+BEGIN
+    PERFORM get_organization(p_spec ->> 'organization_id');
+    -- Waits for a deletion of the organization that is under way.
+    PERFORM FROM organizations WHERE organization_id = p_spec ->> 'organization_id' AND status <> 'deleted' FOR KEY SHARE;
+    IF NOT FOUND THEN
+        PERFORM get_organization(p_spec ->> 'organization_id');
+    END IF;
+    PERFORM hold_groups(ARRAY(SELECT json_array_elements_text(p_spec -> 'model_groups')),
+                        ARRAY(SELECT json_array_elements_text(p_spec -> 'access_groups')));
+    SELECT * INTO v_old FROM teams WHERE team_id = v_team_id FOR UPDATE;
+    IF FOUND THEN
+        IF v_old.status <> 'creating' THEN
+            PERFORM fail('LJ007', format('Team ''%s'' already exists', v_team_id));
+        ELSIF v_old.creation_lease > now() THEN
+            PERFORM fail('LJ009', format('Team ''%s'' is being created by another request', v_team_id));
+        END IF;
+        DELETE FROM teams WHERE team_id = v_team_id;
+        v_marker := v_old.litellm_marker;
+        v_resumed := true;
+    END IF;
+    IF p_spec ->> 'default_model_group' IS NOT NULL THEN
+        v_default := (named_model_group(p_spec ->> 'default_model_group')).model_group_id;
+    END IF;
+    INSERT INTO teams (team_id, organization_id, team_alias, creation_attempt, creation_lease, litellm_marker,
+                       default_model_group_id, terms_id, webhook_url, litellm_max_budget, litellm_budget_duration, litellm_rpm_limit,
+                       litellm_tpm_limit, metadata)
+    VALUES (v_team_id, p_spec ->> 'organization_id', p_spec ->> 'team_alias', p_attempt,
+            now() + make_interval(secs => p_lease_seconds), v_marker, v_default,
+            terms_of(p_spec ->> 'billing_mode', (p_spec ->> 'credits_per_dollar')::numeric,
+                     (p_spec ->> 'tokens_per_credit')::bigint, nullif((p_spec -> 'pricing')::jsonb, 'null')),
+            p_spec ->> 'webhook_url',
+            (p_spec ->> 'max_budget')::numeric, p_spec ->> 'budget_duration',
+            (p_spec ->> 'rpm_limit')::bigint, (p_spec ->> 'tpm_limit')::bigint, p_metadata)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        PERFORM fail('LJ009', format('Team ''%s'' is being created by another request', v_team_id));
+    END IF;
+    INSERT INTO credit_accounts (team_id, budget_mode, credit_limit)
+    VALUES (v_team_id, p_spec ->> 'budget_mode', (p_spec ->> 'credit_limit')::bigint);
+    PERFORM assign_model_groups(v_team_id, ARRAY(SELECT json_array_elements_text(p_spec -> 'model_groups')));
+    PERFORM assign_access_groups(v_team_id, ARRAY(SELECT json_array_elements_text(p_spec -> 'access_groups')));
+    IF v_default IS NOT NULL AND v_default NOT IN (SELECT model_group_id FROM team_groups(v_team_id)) THEN
+        PERFORM fail('LJ010', format('default_model_group: ''%s'' is not among the team''s model groups',
+                                     p_spec ->> 'default_model_group'));
+    END IF;
+    RETURN json_build_object('resumed', v_resumed, 'marker', v_marker, 'litellm', litellm_wanted(v_team_id));
+END $$;
+GRANT EXECUTE ON FUNCTION begin_team TO llm_jobs_application;
+
+-- Second half: LiteLLM has the team as `begin_team` answered it (`p_version`), and made the key. The credits are allocated, and the ledger gets its first row.
+-- The same attempt again gets the same answer, in case the first one was lost on its way.
+CREATE OR REPLACE FUNCTION activate_team(
+    p_attempt uuid, p_team_id text, p_version bigint, p_litellm_alias text, p_key_hash bytea, p_hint text, p_credits bigint
+) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_row teams;
+BEGIN
+    SELECT * INTO v_row FROM teams WHERE team_id = p_team_id AND creation_attempt = p_attempt FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail('LJ009', format('Team ''%s'' is being created by another request', p_team_id));
+    ELSIF v_row.status = 'creating' THEN
+        UPDATE teams SET status = 'active', litellm_synced_version = p_version WHERE team_id = p_team_id
+        RETURNING * INTO v_row;
+        INSERT INTO virtual_keys (key_id, team_id, alias, litellm_alias, key_hash, hint)
+        VALUES (uuid_v7(), p_team_id, 'default', p_litellm_alias, p_key_hash, p_hint);
+        IF p_credits > 0 THEN
+            PERFORM post_transaction(p_team_id, 'allocation', p_credits, 'Initial allocation', NULL, '{}');
+        END IF;
+    END IF;
+    RETURN team_json(v_row);
+END $$;
+GRANT EXECUTE ON FUNCTION activate_team TO llm_jobs_application;
+
+-- The attempt failed before its second half. `p_clean`: LiteLLM holds nothing of it, so it never was; otherwise a repeat may take
+-- over at once. Answers whether the attempt was still the one at it.
+CREATE OR REPLACE FUNCTION abandon_team(p_attempt uuid, p_team_id text, p_clean boolean) RETURNS boolean LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF p_clean THEN
+        DELETE FROM teams WHERE team_id = p_team_id AND status = 'creating' AND creation_attempt = p_attempt;
+    ELSE
+        UPDATE teams SET creation_lease = NULL
+        WHERE team_id = p_team_id AND status = 'creating' AND creation_attempt = p_attempt;
+    END IF;
+    RETURN FOUND;
+END $$;
+GRANT EXECUTE ON FUNCTION abandon_team TO llm_jobs_application;
+
+-- What a change of a team answers: the team, and what LiteLLM is to be told of it.
+CREATE OR REPLACE FUNCTION changed_team(p_team_id text) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    v_litellm json := litellm_to_tell(ARRAY[p_team_id]) -> 0;
+    v_row teams;
+BEGIN
+    UPDATE teams SET updated_at = now() WHERE team_id = p_team_id RETURNING * INTO v_row;
+    RETURN json_build_object('team', team_json(v_row), 'litellm', v_litellm);
+END $$;
+
+CREATE OR REPLACE FUNCTION set_team_model_groups(p_team_id text, p_names text[]) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM hold_groups(p_names, '{}');
+    PERFORM locked_team(p_team_id);
+    PERFORM assign_model_groups(p_team_id, p_names);
+    RETURN changed_team(p_team_id);
+END $$;
+GRANT EXECUTE ON FUNCTION set_team_model_groups TO llm_jobs_application;
+
+CREATE OR REPLACE FUNCTION set_team_access_groups(p_team_id text, p_names text[]) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM hold_groups('{}', p_names);
+    PERFORM locked_team(p_team_id);
+    PERFORM assign_access_groups(p_team_id, p_names);
+    RETURN changed_team(p_team_id);
+END $$;
+GRANT EXECUTE ON FUNCTION set_team_access_groups TO llm_jobs_application;
+
+-- `p_fields` holds what changes, of what `begin_team` takes, and `metadata`. Jobs that exist keep their terms.
+CREATE OR REPLACE FUNCTION update_team(p_team_id text, p_fields json) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_team teams;
+    v_terms terms;
+    v_default uuid;
+BEGIN
+    PERFORM FROM credit_accounts WHERE team_id = p_team_id FOR NO KEY UPDATE;
+    v_team := locked_team(p_team_id);
+    v_default := v_team.default_model_group_id;
+    UPDATE credit_accounts
+    SET budget_mode = coalesce(p_fields ->> 'budget_mode', budget_mode),
+        credit_limit = CASE WHEN p_fields -> 'credit_limit' IS NULL THEN credit_limit ELSE (p_fields ->> 'credit_limit')::bigint END,
+        -- Where the new limit is already passed, nothing new starts until it is topped up.
+        overdraft = 9000000000000000000
+    WHERE team_id = p_team_id;
+    UPDATE credit_accounts SET overdraft = greatest(0, floor - (allocated - used - held)) WHERE team_id = p_team_id;
+
+    SELECT * INTO STRICT v_terms FROM terms WHERE terms_id = v_team.terms_id;
+    IF p_fields ->> 'default_model_group' IS NOT NULL THEN
+        v_default := (named_model_group(p_fields ->> 'default_model_group')).model_group_id;
+        IF v_default NOT IN (SELECT model_group_id FROM team_groups(p_team_id)) THEN
+            PERFORM fail('LJ010', format('default_model_group: ''%s'' is not among the team''s model groups',
+                                         p_fields ->> 'default_model_group'));
+        END IF;
+    ELSIF p_fields -> 'default_model_group' IS NOT NULL THEN
+        v_default := NULL;
+    END IF;
+    UPDATE teams
+    SET team_alias = coalesce(p_fields ->> 'team_alias', team_alias),
+        metadata = coalesce(p_fields -> 'metadata', metadata),
+        default_model_group_id = v_default,
+        terms_id = terms_of(
+            coalesce(p_fields ->> 'billing_mode', v_terms.billing_mode),
+            coalesce((p_fields ->> 'credits_per_dollar')::numeric, v_terms.credits_per_dollar),
+            coalesce((p_fields ->> 'tokens_per_credit')::bigint, v_terms.tokens_per_credit),
+            CASE WHEN p_fields -> 'pricing' IS NULL THEN v_terms.pricing ELSE nullif((p_fields -> 'pricing')::jsonb, 'null') END),
+        webhook_url = CASE WHEN p_fields -> 'webhook_url' IS NULL THEN webhook_url ELSE p_fields ->> 'webhook_url' END,
+        litellm_max_budget = CASE WHEN p_fields -> 'max_budget' IS NULL THEN litellm_max_budget
+                                  ELSE (p_fields ->> 'max_budget')::numeric END,
+        litellm_budget_duration = CASE WHEN p_fields -> 'budget_duration' IS NULL THEN litellm_budget_duration
+                                       ELSE p_fields ->> 'budget_duration' END,
+        litellm_rpm_limit = CASE WHEN p_fields -> 'rpm_limit' IS NULL THEN litellm_rpm_limit
+                                 ELSE (p_fields ->> 'rpm_limit')::bigint END,
+        litellm_tpm_limit = CASE WHEN p_fields -> 'tpm_limit' IS NULL THEN litellm_tpm_limit
+                                 ELSE (p_fields ->> 'tpm_limit')::bigint END
+    WHERE team_id = p_team_id;
+    RETURN changed_team(p_team_id);
+END $$;
+GRANT EXECUTE ON FUNCTION update_team TO llm_jobs_application;
+
+CREATE OR REPLACE FUNCTION set_team_status(p_team_id text, p_status text) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_team teams := locked_team(p_team_id);
+BEGIN
+    UPDATE teams SET status = p_status WHERE team_id = p_team_id AND status <> p_status;
+    IF FOUND AND p_status = 'suspended' THEN
+        PERFORM raise_alert(p_team_id, 'team_suspended', format('Team ''%s'' is suspended', p_team_id), '{}');
+    END IF;
+    RETURN changed_team(p_team_id);
+END $$;
+GRANT EXECUTE ON FUNCTION set_team_status TO llm_jobs_application;
+
+-- The team goes out of sight with its keys; its ledger and what it used stay, and its id stays taken. What it has open is cancelled by
+-- `cancel_open_jobs` then, when nothing new can be opened any more. Until LiteLLM is known to have deleted it, too (`litellm_told`), the
+-- same request again goes on where this one ended.
+CREATE OR REPLACE FUNCTION delete_team(p_team_id text) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_row teams;
+    v_hashes json;
+BEGIN
+    SELECT * INTO v_row FROM teams WHERE team_id = p_team_id;
+    IF NOT FOUND OR v_row.status = 'creating' OR (v_row.status = 'deleted' AND NOT litellm_is_behind(v_row)) THEN
+        PERFORM fail('LJ006', format('Team ''%s'' not found', p_team_id));
+    END IF;
+    PERFORM FROM virtual_keys WHERE team_id = p_team_id ORDER BY key_id FOR NO KEY UPDATE;
+    WITH revoked AS (
+        UPDATE virtual_keys SET revoked_at = least(revoked_at, now()) WHERE team_id = p_team_id AND key_hash IS NOT NULL
+        RETURNING key_hash)
+    SELECT coalesce(json_agg(encode(key_hash, 'hex')), '[]') INTO v_hashes FROM revoked;
+    UPDATE teams SET status = 'deleted', updated_at = now(), default_model_group_id = NULL,
+                     litellm_version = litellm_version + (status <> 'deleted')::integer
+    WHERE team_id = p_team_id RETURNING * INTO v_row;
+    DELETE FROM team_model_groups WHERE team_id = p_team_id;
+    DELETE FROM team_access_groups WHERE team_id = p_team_id;
+    RETURN json_build_object(
+        'team_id', p_team_id, 'marker', v_row.litellm_marker, 'key_hashes', v_hashes, 'version', v_row.litellm_version);
+END $$;
+GRANT EXECUTE ON FUNCTION delete_team TO llm_jobs_application;
+
+-- Cancels all that a deleted team has open, and ends its refills. Answers how many jobs that were.
+CREATE OR REPLACE FUNCTION cancel_open_jobs(p_team_id text) RETURNS bigint LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_cancelled bigint;
+BEGIN
+    -- The jobs before the account, as everywhere.
+    PERFORM FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress') ORDER BY job_id FOR NO KEY UPDATE;
+    PERFORM sweep_team(p_team_id);
+    -- Waits for whoever still creates a job.
+    UPDATE credit_accounts SET refill_due = NULL WHERE team_id = p_team_id;
+    SELECT count(complete_job(NULL, job_id, 'cancelled', '{}', 'The team was deleted')) INTO v_cancelled
+    FROM (SELECT job_id FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
+          -- One that was only just created can be in nobody's hands but those of who completes it at this moment.
+          ORDER BY job_id FOR NO KEY UPDATE SKIP LOCKED) AS open_jobs;
+    RETURN v_cancelled;
+END $$;
+GRANT EXECUTE ON FUNCTION cancel_open_jobs TO llm_jobs_application;
