@@ -21,13 +21,19 @@ static TEMPLATE: OnceCell<String> = OnceCell::const_new();
 impl Database {
     /// Makes one.
     pub async fn create() -> Result<Self> {
-        let server = std::env::var("TEST_DATABASE_URL")
-            .context("TEST_DATABASE_URL is not set: run the tests with `cargo xtask test`")?;
-        let server: Config = server.parse().context("TEST_DATABASE_URL")?;
+        let server = server()?;
         let template = TEMPLATE.get_or_try_init(|| make_template(&server)).await?;
+        Self::copy_of(template, server).await
+    }
+
+    /// Makes one with nothing in it.
+    pub async fn empty() -> Result<Self> {
+        Self::copy_of("template0", server()?).await
+    }
+
+    async fn copy_of(template: &str, mut config: Config) -> Result<Self> {
         let name = format!("test_{}", Uuid::now_v7().simple());
-        connect(&server).await?.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await?;
-        let mut config = server.clone();
+        connect(&config).await?.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await?;
         config.dbname(&name);
         let client = connect(&config).await?;
         Ok(Self { config, client })
@@ -67,6 +73,11 @@ impl Database {
         connect(self.config.clone().user(user).password(password)).await.expect("a connection")
     }
 
+    /// Its address with the rights of a superuser, as `key=value` pairs.
+    pub fn address(&self) -> String {
+        address(&self.config)
+    }
+
     /// The variables by which the application finds it.
     pub fn variables(&self) -> [(&'static str, String); 5] {
         let host = match self.config.get_hosts().first() {
@@ -83,6 +94,13 @@ impl Database {
             ("database_password", password.into()),
         ]
     }
+}
+
+/// The server that tests share.
+fn server() -> Result<Config> {
+    let server = std::env::var("TEST_DATABASE_URL")
+        .context("TEST_DATABASE_URL is not set: run the tests with `cargo xtask test`")?;
+    server.parse().context("TEST_DATABASE_URL")
 }
 
 async fn connect(config: &Config) -> Result<Client> {

@@ -5,7 +5,7 @@ use clap::Parser;
 use soak::{
     driver::{Options, Soak, Weather},
     report::Report,
-    world::{World, connection},
+    world::World,
 };
 use std::{
     path::PathBuf,
@@ -66,7 +66,10 @@ async fn main() -> Result<()> {
     ensure!(report.violations().is_empty(), "violated");
     if let Some(file) = &arguments.dump {
         let mut pg_dump = Command::new("pg_dump");
-        pg_dump.args(["-Fc", "--no-owner", "--file"]).arg(file).args(connection(soak.world.database()));
+        pg_dump
+            .args(["-Fc", "--no-owner", "--file"])
+            .arg(file)
+            .args(["--dbname", &soak.world.database_address()]);
         ensure!(pg_dump.status().context("cannot start pg_dump")?.success(), "pg_dump failed");
     }
     Ok(())

@@ -10,7 +10,6 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, LazyLock, Mutex},
 };
-use tokio_postgres::config::Host;
 
 /// The components, compiled once per process.
 static APPLICATION: LazyLock<host::Application> = LazyLock::new(|| {
@@ -49,7 +48,7 @@ pub struct World {
 /// What a world stands on.
 enum Ground {
     /// Everything in this process and on the common database server: nothing fails.
-    Firm { _database: Database, litellm: StandIn, logs: Arc<Mutex<Vec<u8>>>, _running: Vec<Running> },
+    Firm { database: Database, litellm: StandIn, logs: Arc<Mutex<Vec<u8>>>, _running: Vec<Running> },
     /// Everything can fail.
     Shaky(faults::Application),
 }
@@ -79,11 +78,7 @@ impl World {
         }
         let hosts = running.iter().map(|host| format!("http://{}", host.addr())).collect();
         let direct = past_the_application(&server, &database)?;
-        Ok(Self {
-            hosts,
-            ground: Ground::Firm { _database: database, litellm, logs, _running: running },
-            direct,
-        })
+        Ok(Self { hosts, ground: Ground::Firm { database, litellm, logs, _running: running }, direct })
     }
 
     /// Starts one in which everything can fail: with a database server and host processes of its own, and proxies between them.
@@ -121,6 +116,14 @@ impl World {
         &self.direct
     }
 
+    /// Where its database is, with the rights of a superuser.
+    pub fn database_address(&self) -> String {
+        match &self.ground {
+            Ground::Firm { database, .. } => database.address(),
+            Ground::Shaky(application) => application.database.address(),
+        }
+    }
+
     /// What the components have logged.
     pub fn logs(&self) -> String {
         match &self.ground {
@@ -131,18 +134,6 @@ impl World {
             Ground::Shaky(application) => application.hosts.iter().map(|host| host.logs()).collect(),
         }
     }
-}
-
-/// The arguments by which PostgreSQL's programs find a database.
-pub fn connection(config: &tokio_postgres::Config) -> Vec<String> {
-    let mut arguments = vec![format!("--dbname={}", config.get_dbname().unwrap_or_default())];
-    arguments.extend(config.get_user().map(|user| format!("--username={user}")));
-    arguments.extend(config.get_ports().first().map(|port| format!("--port={port}")));
-    arguments.extend(config.get_hosts().first().map(|host| match host {
-        Host::Tcp(host) => format!("--host={host}"),
-        Host::Unix(path) => format!("--host={}", path.display()),
-    }));
-    arguments
 }
 
 fn past_the_application(server: &str, database: &Database) -> Result<tokio_postgres::Config> {
