@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use soak::{
     audit::{audit, rules},
     history::{By, Heard, Kind, Micros, Record, StreamEnd},
+    model::{Interval, KeyLife, Suspension},
     state::{Call, Job, State},
-    team::Team,
+    team::{Key, Team},
 };
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -81,6 +82,42 @@ fn wrong_ends(its_own: (Micros, Micros)) -> usize {
     };
     let violations = audit(&history, &[team()], &[], &state);
     violations.iter().filter(|violation| violation.rule == rules::CALL_END).count()
+}
+
+/// How often a key that works was refused, where a team was suspended from 0 to 10, and a call of its key was refused by LiteLLM during the
+/// one time, and its repeat was answered the same, with or without having been kept, during the other.
+fn wrong_refusals(first: (Micros, Micros), repeat: (Micros, Micros), replayed: bool) -> usize {
+    let refused = |during: (Micros, Micros), replayed| {
+        let heard = Heard {
+            status: 401,
+            body: json!({"code": "unauthenticated"}),
+            call: Some(ITS_CALL),
+            replayed,
+            ..Heard::default()
+        };
+        let left = stream(Kind::OwnJob, "own", ITS_CALL, during, StreamEnd::Left);
+        Record { by: By::Key(0), repeatable: true, heard, ..left }
+    };
+    let mut team = team();
+    let key = Key { secret: "key".into(), id: Uuid::nil(), life: KeyLife::default() };
+    team.keys = vec![key].into();
+    let (began, ended) = (Interval::new(0, 1), Interval::new(9, 10));
+    team.suspensions = vec![Suspension { began, ended, known_at: None }].into();
+    let state = State {
+        jobs: BTreeMap::new(),
+        calls: BTreeMap::new(),
+        ledgers: vec![vec![]],
+        accounts: vec![Default::default()],
+    };
+    let violations = audit(&[refused(first, false), refused(repeat, replayed)], &[team], &[], &state);
+    violations.iter().filter(|violation| violation.rule == rules::KEY_WORKS).count()
+}
+
+#[test]
+fn an_answer_that_was_kept_tells_of_the_time_when_it_was_given() {
+    assert_eq!(wrong_refusals((5, 6), (20, 21), true), 0);
+    assert_eq!(wrong_refusals((5, 6), (20, 21), false), 1);
+    assert_eq!(wrong_refusals((15, 16), (20, 21), true), 2);
 }
 
 #[test]

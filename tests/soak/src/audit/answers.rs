@@ -2,7 +2,7 @@
 
 use super::{Audit, excuses::is_excused, rules, told};
 use crate::{
-    history::{By, Kind, Record, StreamEnd},
+    history::{By, Kind, Micros, Record, StreamEnd},
     model::{Interval, Suspension},
     storm::{Fault, Part},
     world::CACHE_SECONDS,
@@ -48,11 +48,15 @@ impl Audit<'_> {
         if heard.is_unknown() {
             return;
         }
-        let may_be_suspended = suspensions.iter().any(|suspension| suspension.can_refuse(window));
+        // The answer of an earlier request tells of what was true then.
+        let told_of =
+            if heard.replayed { Interval::new(self.first_asked(record), window.to) } else { window };
+        let may_be_suspended = suspensions.iter().any(|suspension| suspension.can_refuse(told_of));
         if heard.status == 401 {
             // LiteLLM hears of changes late when it fails.
-            let by_litellm = heard.call.is_some() && (may_be_suspended || self.meets(record, Part::LiteLlm));
-            if !life.can_be_refused(window) && !by_litellm {
+            let fails = || self.requests(&record.tag).iter().any(|other| self.meets(other, Part::LiteLlm));
+            let by_litellm = heard.call.is_some() && (may_be_suspended || fails());
+            if !life.can_be_refused(told_of) && !by_litellm {
                 let seen = format!("{}; {life:?}; {}", told(record), self.circumstances(record));
                 self.violated(rules::KEY_WORKS, seen);
             }
@@ -80,6 +84,11 @@ impl Audit<'_> {
                 self.violated(rules::SUSPENDED, told(record));
             }
         }
+    }
+
+    /// When the same was asked for the first time.
+    fn first_asked(&self, record: &Record) -> Micros {
+        self.requests(&record.tag).iter().map(|other| other.start).min().unwrap_or(record.start)
     }
 
     /// What was changed about the team's keys and standing shortly before a request, and what failed.
