@@ -42,28 +42,53 @@ fn parse<T: DeserializeOwned>(statement: &str, text: &str) -> Result<T> {
 /// The answer's text. Apart from [`call`], which a component has once for each type that it reads, and in a box, so that it is not
 /// built into each of those either.
 fn run(statement: &'static str, parameters: Vec<ParameterValue>) -> BoxFuture<'static, Result<String>> {
-    Box::pin(run_once(statement, parameters))
+    Box::pin(async move { run_once(statement, parameters).await.map_err(|failed| failed.error) })
 }
 
-async fn run_once(statement: &'static str, parameters: Vec<ParameterValue>) -> Result<String> {
+/// Why a statement has no answer.
+struct Failed {
+    error: Error,
+    /// Whether it may have been carried out all the same: it was sent, and nothing came back.
+    lost: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, lost: false }
+    }
+}
+
+async fn run_once(statement: &'static str, parameters: Vec<ParameterValue>) -> Result<String, Failed> {
     let address = settings::text("database_address").await?;
-    let row = within(LIMIT, async {
+    let answer = within(LIMIT, async {
         let connection = Connection::open(address).await?;
         connection.query(statement, parameters).await?.collect().await
     })
-    .await
-    .ok_or_else(|| Error::unavailable("The database").caused_by(format!("{statement}: no answer in time")))?
-    .map_err(|error| failure(statement, error))?
-    .into_iter()
-    .next();
+    .await;
+    let row = match answer {
+        Some(Ok(rows)) => rows.into_iter().next(),
+        Some(Err(error)) => {
+            // The driver's own words: in practice a connection that went away under the statement.
+            let lost = matches!(&error, PgError::PgError(Failure::QueryFailed(QueryError::Text(_))));
+            return Err(Failed { error: failure(statement, error), lost });
+        }
+        None => {
+            let error =
+                Error::unavailable("The database").caused_by(format!("{statement}: no answer in time"));
+            return Err(Failed { error, lost: true });
+        }
+    };
     match row.as_ref().map(|row| row.get::<Option<String>>(COLUMN)) {
         Some(Some(text)) => Ok(text.unwrap_or_else(|| "null".into())),
-        _ => Err(Error::internal(format!("{statement}: no row with a text column '{COLUMN}'"))),
+        _ => Err(Error::internal(format!("{statement}: no row with a text column '{COLUMN}'")).into()),
     }
 }
 
 /// [`call`] for a statement that may be repeated without harm and should not be lost: tried again a few times while the database is
 /// away, unless that has taken long already.
+///
+/// Once its answer was lost, a refusal says nothing of what became of it: the key may have been revoked since, or the job ended. Then
+/// the failure is the lost answer, [`Code::Unavailable`].
 pub async fn insist<T: DeserializeOwned>(
     statement: &'static str,
     parameters: Vec<ParameterValue>,
@@ -73,15 +98,24 @@ pub async fn insist<T: DeserializeOwned>(
 
 async fn run_insisting(statement: &'static str, parameters: Vec<ParameterValue>) -> Result<String> {
     let since = Instant::now();
-    for wait in [100, 300, 900] {
-        match run(statement, parameters.clone()).await {
-            Err(error) if error.code == Code::Unavailable && since.elapsed() < INSISTENCE => {
-                sleep(Duration::from_millis(wait)).await
-            }
-            answer => return answer,
+    let mut lost = None;
+    let mut waits = [100, 300, 900].into_iter();
+    loop {
+        let failed = match run_once(statement, parameters.clone()).await {
+            Ok(text) => return Ok(text),
+            Err(failed) => failed,
+        };
+        if failed.error.code != Code::Unavailable {
+            return Err(lost.unwrap_or(failed.error));
+        }
+        match waits.next().filter(|_| since.elapsed() < INSISTENCE) {
+            Some(wait) => sleep(Duration::from_millis(wait)).await,
+            None => return Err(failed.error),
+        }
+        if failed.lost {
+            lost = Some(failed.error);
         }
     }
-    run(statement, parameters).await
 }
 
 /// The name of the column that [`call`] reads.
@@ -94,7 +128,6 @@ fn failure(statement: &str, error: PgError) -> Error {
             server_failure(statement, &error)
         }
         PgError::PgError(Failure::QueryFailed(QueryError::Text(text))) => {
-            // The driver's own failures: in practice a connection that went away under the statement.
             Error::unavailable("The database").caused_by(format!("{statement}: {text}"))
         }
         PgError::PgError(Failure::ConnectionFailed(text)) => {

@@ -79,6 +79,42 @@ async fn jobs_are_opened_and_charged_once_and_nobody_notices_that_a_connection_b
     app.recovers().await;
 }
 
+/// The key is revoked between a statement whose answer is lost and its repeat, which is refused for that: nobody is told that nothing
+/// has happened.
+#[tokio::test]
+async fn a_repeat_that_is_refused_does_not_hide_that_the_first_one_was_carried_out() {
+    let (app, _) = app().await;
+    let revoking = "ALTER FUNCTION create_job RENAME TO kept;
+        CREATE FUNCTION create_job(p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_metadata json,
+                                   p_lifetime_seconds integer, p_job_id uuid) RETURNS json LANGUAGE plpgsql SECURITY DEFINER AS $$
+        DECLARE
+            v_answer json := kept(p_key_id, p_team_id, p_user_id, p_job_type, p_metadata, p_lifetime_seconds, p_job_id);
+        BEGIN
+            UPDATE virtual_keys SET revoked_at = now() WHERE key_id = p_key_id;
+            RETURN v_answer;
+        END $$";
+    app.database.connect().await.batch_execute(revoking).await.expect("made revoking");
+    let (mut hidden, mut refused) = (0, 0);
+    for at in (20..900).step_by(20) {
+        let team = app.team(1).await;
+        team.balance().await;
+        let request = create_job(&team, None);
+        app.to_database.cut_once_after(Direction::ToClient, at);
+        let answer = answer_to(request, "cut").await;
+        app.to_database.cut_no_more();
+        let opened = app.number(&format!("SELECT count(*) FROM jobs WHERE team_id = '{}'", team.id)).await;
+        match answer.status.as_u16() {
+            200 => assert_eq!(opened, 1, "cut after {at} bytes"),
+            503 => hidden += opened,
+            status => {
+                assert_eq!((status, opened), (401, 0), "cut after {at} bytes: {}", answer.text);
+                refused += 1;
+            }
+        }
+    }
+    assert!(hidden > 0, "no answer was lost ({refused} were refused)");
+}
+
 #[tokio::test]
 async fn calls_and_streams_are_counted_once_and_nobody_notices_that_a_connection_breaks() {
     let (app, team) = app().await;
