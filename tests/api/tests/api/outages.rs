@@ -85,7 +85,7 @@ async fn a_database_without_the_schema_or_with_an_older_one_is_unhealthy_and_say
         ("UPDATE schema_functions SET release = '0.1.99'", "schema_outdated", json!("0.1.99")),
         ("DROP SCHEMA public CASCADE; CREATE SCHEMA public", "schema_missing", json!(null)),
     ] {
-        sql(&app, change).await;
+        app.database.client.batch_execute(change).await.expect("changed");
         let health = app.nobody().get("/health").await;
         assert_eq!(health.status, 503, "{}", health.text);
         assert_eq!(
