@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 /// Statements that each violate one constraint, on a world with one team that has a completed and charged job and an open one, in
 /// which a call is open.
-const VIOLATIONS: [(&str, &str); 38] = [
+const VIOLATIONS: [(&str, &str); 39] = [
+    ("schema_functions_only_row_check", "INSERT INTO schema_functions VALUES (false, '1.0.0', 'x')"),
     ("organization_id_valid", "INSERT INTO organizations VALUES ('a b', 'name')"),
     ("organization_id_valid", "INSERT INTO organizations VALUES ('', 'name')"),
     ("organization_id_valid", "INSERT INTO organizations VALUES (repeat('a', 129), 'name')"),
