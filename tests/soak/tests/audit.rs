@@ -46,6 +46,57 @@ fn stream(kind: Kind, tag: &str, call: Uuid, during: (Micros, Micros), end: Stre
     }
 }
 
+/// A job that was completed by what has this tag, or by the end of its own call, and was charged.
+fn job(ended_by: Option<&str>) -> Job {
+    Job {
+        id: JOB,
+        team: 0,
+        status: "completed".into(),
+        tag: None,
+        ended_by: ended_by.map(str::to_owned),
+        expires: 1_000,
+        completion: Value::Null,
+        charged: 1,
+    }
+}
+
+/// How often a failure was not free, where a call in a job was heard to fail from 10 to 20, and somebody heard from 30 to 40 that the job is
+/// completed, which was done by this.
+fn failures_that_were_charged(ended_by: Option<&str>) -> usize {
+    let own = stream(Kind::OwnStream, "own", ITS_CALL, (5, 15), StreamEnd::Left);
+    let mut failed = stream(Kind::Call, "failed", OTHER_CALL, (10, 20), StreamEnd::Left);
+    failed.job = Some(JOB);
+    failed.heard = Heard { status: 502, call: Some(OTHER_CALL), ..Heard::default() };
+    let mut completed = stream(Kind::Complete, "completed", OTHER_CALL, (30, 40), StreamEnd::Left);
+    completed.job = Some(JOB);
+    completed.asked = json!({"status": "completed"});
+    completed.heard = Heard { status: 200, ..Heard::default() };
+    let call = Call {
+        id: ITS_CALL,
+        job: JOB,
+        team: 0,
+        tag: "own".into(),
+        status: "cancelled".into(),
+        tokens: 1,
+        cost: None,
+        settled: true,
+    };
+    let state = State {
+        jobs: BTreeMap::from([(JOB, job(ended_by))]),
+        calls: BTreeMap::from([(ITS_CALL, call)]),
+        ledgers: vec![vec![]],
+        accounts: vec![Default::default()],
+    };
+    let violations = audit(&[own, failed, completed], &[team()], &[], &state);
+    violations.iter().filter(|violation| violation.rule == rules::FAILURE_IS_FREE).count()
+}
+
+#[test]
+fn a_failure_is_free_only_where_it_came_before_what_completed_the_job() {
+    assert_eq!(failures_that_were_charged(None), 0);
+    assert_eq!(failures_that_were_charged(Some("completed")), 1);
+}
+
 /// How often the end of a call was not what its caller heard, where a job was made for a stream, during this time, whose reader left,
 /// and another stream in that job was read to its end from 10 to 20, but is stored as cancelled.
 fn wrong_ends(its_own: (Micros, Micros)) -> usize {
@@ -63,16 +114,7 @@ fn wrong_ends(its_own: (Micros, Micros)) -> usize {
         cost: None,
         settled: true,
     };
-    let job = Job {
-        id: JOB,
-        team: 0,
-        status: "completed".into(),
-        tag: None,
-        ended_by: None,
-        expires: 1_000,
-        completion: Value::Null,
-        charged: 1,
-    };
+    let job = job(None);
     let calls = [call(ITS_CALL, "own"), call(OTHER_CALL, "other")];
     let state = State {
         jobs: BTreeMap::from([(JOB, job)]),

@@ -177,12 +177,9 @@ impl Audit<'_> {
         }
     }
 
-    /// A call that its caller heard fail before anybody asked to complete its job counts.
+    /// A call that its caller heard fail before what completed its job began counts.
     fn failure_is_free(&mut self, job: &Job, records: &[&Record], overdue: &BTreeSet<Uuid>) {
-        let completed = |record: &&&Record| record.kind == Kind::Complete && record.heard.is_ok();
-        let Some(completed) = records.iter().filter(completed).map(|record| record.start).min() else {
-            return;
-        };
+        let Some(completed) = self.cause(job).map(|cause| cause.from) else { return };
         let failed = |record: &&&Record| {
             let heard = &record.heard;
             let failed = matches!(heard.stream, Some(StreamEnd::Failed(_)))
