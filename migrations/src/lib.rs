@@ -87,6 +87,11 @@ pub struct File {
 }
 
 impl File {
+    /// The name under which it is written down that a file with tables was applied.
+    fn recorded_name(&self) -> &'static str {
+        self.name.trim_start_matches("tables/")
+    }
+
     /// The SHA-256 of what it holds, in lower-case hexadecimal.
     fn checksum(&self) -> String {
         hex(Sha256::digest(self.sql.as_bytes()).as_slice())
@@ -212,7 +217,7 @@ impl Schema {
         let Some(file) = file else {
             bail!("the database has {name}, which this release does not know: use a newer one")
         };
-        let known = file.name.trim_start_matches("tables/");
+        let known = file.recorded_name();
         ensure!(
             name == known,
             "the database has {name} where this release has {known}: it was made before release 0.2.0, or by something else, \
@@ -251,9 +256,8 @@ impl Schema {
         for (number, file) in (1i32..).zip(&self.tables) {
             if steps.tables.contains(&file.name) {
                 run(client, file).await?;
-                let name = file.name.trim_start_matches("tables/");
                 let record = "INSERT INTO schema_migrations (number, file, checksum) VALUES ($1, $2, $3)";
-                client.execute(record, &[&number, &name, &file.checksum()]).await?;
+                client.execute(record, &[&number, &file.recorded_name(), &file.checksum()]).await?;
             }
         }
         if !steps.functions {

@@ -18,7 +18,7 @@ pub fn of(schema: &Schema) -> String {
     );
     write(&mut text, &checks(schema));
     for (number, file) in (1..).zip(&schema.tables) {
-        let name = file.name.trim_start_matches("tables/");
+        let name = file.recorded_name();
         write(
             &mut text,
             &format!(
@@ -57,9 +57,7 @@ pub fn of(schema: &Schema) -> String {
 fn checks(schema: &Schema) -> String {
     let known: Vec<String> = (1..)
         .zip(&schema.tables)
-        .map(|(number, file)| {
-            format!("({number}, '{}', '{}')", file.name.trim_start_matches("tables/"), file.checksum())
-        })
+        .map(|(number, file)| format!("({number}, '{}', '{}')", file.recorded_name(), file.checksum()))
         .collect();
     format!(
         "

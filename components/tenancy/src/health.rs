@@ -40,7 +40,7 @@ enum Status {
 
 /// `down`: the database can't be reached. `schema_missing`: it was never migrated, or the application's role may not use its functions.
 /// `schema_outdated`: it was migrated by an older release than this one.
-#[derive(Serialize, ToSchema, Clone, Copy, PartialEq)]
+#[derive(Serialize, ToSchema, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
 enum Database {
     Up,
