@@ -2,11 +2,12 @@
 --
 -- Every statement that changes something on behalf of a caller claims its request before the change and keeps its answer after
 -- it, in the same transaction. `p_request`, NULL where there is nothing to claim or keep:
---   {caller, request_id}, and of the admin {action, path, body}, and with an Idempotency-Key {key, digest} (SHA-256, hex) and
---   {attempt}, an id by which the same request sends a statement again.
+--   {caller, request_id}, and of the admin {action, path, body}, of a team {key_id}, and with an Idempotency-Key {key, digest}
+--   (SHA-256, hex) and {attempt}, an id by which the same request sends a statement again.
 
 -- NULL: go on. Otherwise the answer that the same request got before. Of twins, one waits here until the other's statement is done;
 -- where that is not all of its work, `p_seconds` says until when it may be at it, and a repeat before that is refused.
+-- A team's key is checked here only where this decides the answer; otherwise the change does it.
 CREATE OR REPLACE FUNCTION claim(p_request json, p_seconds integer) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -35,6 +36,9 @@ BEGIN
         -- It may have been released while this waited.
         EXIT WHEN FOUND;
     END LOOP;
+    IF p_request ->> 'key_id' IS NOT NULL THEN
+        PERFORM acting_team((p_request ->> 'key_id')::uuid);
+    END IF;
     IF v_row.created_at >= now() - interval '24 hours' THEN
         IF v_row.request_digest <> v_digest THEN
             PERFORM fail('LJ012', 'Idempotency-Key: it was used with another request');

@@ -9,7 +9,7 @@
 
 use crate::{
     auth::{self, Access, Principal},
-    change::{Change, IDEMPOTENCY_KEY},
+    change::Change,
     error::{self, Code, Error, Result},
     input::{self, RawBody, Slug},
 };
@@ -235,9 +235,7 @@ async fn admit(guard: Arc<Guard>, request: Request, next: Next) -> Response {
 /// Where what it does checks the key again, an instance may have known the key for a while. Then whoever is refused hears of the key first.
 async fn admitted(access: Access, request: Request, next: Next) -> Result<Response> {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD) && access != Access::Public;
-    // An answer that was kept is given without a look at the key.
-    let checked_again = changes && !request.headers().contains_key(IDEMPOTENCY_KEY);
-    let principal = auth::authenticate(access, request.headers(), checked_again).await?;
+    let principal = auth::authenticate(access, request.headers(), changes).await?;
     if !changes {
         let mut request = request;
         request.extensions_mut().insert(principal);
@@ -246,7 +244,7 @@ async fn admitted(access: Access, request: Request, next: Next) -> Result<Respon
     let response = change(&principal, request, next).await.unwrap_or_else(Error::into_response);
     // What became of a call that was made is told as it is.
     let made_a_call = response.headers().contains_key(CALL_ID);
-    if checked_again && response.status().is_client_error() && !made_a_call {
+    if response.status().is_client_error() && !made_a_call {
         auth::confirm(&principal).await?;
     }
     Ok(response)

@@ -251,7 +251,9 @@ async fn look_up(hash: &[u8; 32]) -> Result<Found> {
 struct Entry {
     key_id: Uuid,
     team_id: String,
-    /// Seconds since 1970 after which the entry counts for nothing.
+    /// When the database was asked, in seconds since 1970.
+    since: u64,
+    /// The second after which the entry counts for nothing.
     until: u64,
 }
 
@@ -278,17 +280,22 @@ async fn cached(hash: &[u8; 32]) -> Option<Entry> {
 
 async fn read_entry(hash: &[u8; 32]) -> Option<Entry> {
     let store = Store::open_default().await.ok()?;
-    let entry: Entry = serde_json::from_slice(&store.get(cache_key(&hex(hash))).await.ok()??).ok()?;
-    (now() < entry.until).then_some(entry)
+    let hash = hex(hash);
+    let entry: Entry = serde_json::from_slice(&store.get(cache_key(&hash)).await.ok()??).ok()?;
+    // Who put it there a moment ago may not have got to see yet that the key was forgotten meanwhile.
+    let fresh = now() <= entry.since.saturating_add(STORE_LIMIT.as_secs());
+    let counts = now() < entry.until && !(fresh && recently_forgotten(&store, &hash).await);
+    counts.then_some(entry)
 }
 
 /// Asks the database about a key, and puts what it says into the store. Without the entry the next request asks the database again:
 /// slower, not wrong.
 async fn look_up_and_cache(hash: &[u8; 32]) -> Result<Entry> {
+    let since = now();
     let Found { key_id, team_id, seconds_left, .. } = look_up(hash).await?;
     let lifetime: u64 = settings::parsed("auth_cache_seconds").await.unwrap_or(0);
     let lifetime = seconds_left.map_or(lifetime, |left| left.min(lifetime));
-    let entry = Entry { key_id, team_id, until: now().saturating_add(lifetime) };
+    let entry = Entry { key_id, team_id, since, until: now().saturating_add(lifetime) };
     if lifetime > 0 {
         within(STORE_LIMIT, write_entry(hash, &entry)).await;
     }

@@ -69,7 +69,7 @@ impl Statement {
 }
 
 /// The header that makes repeating a request safe.
-pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The header that puts a call of OpenAI's API into a job.
 pub const JOB_ID: HeaderName = HeaderName::from_static("x-job-id");
@@ -91,6 +91,8 @@ struct Inner {
 struct Request<'a> {
     caller: String,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,9 +128,9 @@ impl Change {
     ) -> Result<Self> {
         let idempotency_key = idempotency_key(&parts.headers)?;
         let admin = matches!(principal, Principal::Admin);
-        let caller = match principal {
-            Principal::Admin => "admin".to_owned(),
-            Principal::Team(key) => format!("team:{}", key.team_id),
+        let (caller, key_id) = match principal {
+            Principal::Admin => ("admin".to_owned(), None),
+            Principal::Team(key) => (format!("team:{}", key.team_id), Some(key.key_id)),
             Principal::Nobody => return Err(Error::internal("a change by nobody")),
         };
         let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
@@ -149,6 +151,7 @@ impl Change {
         let request = (admin || idempotency_key.is_some()).then(|| Request {
             caller,
             request_id,
+            key_id,
             action: admin.then(|| format!("{} {route}", parts.method)),
             path: admin.then_some(path),
             body: audited,

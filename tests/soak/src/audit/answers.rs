@@ -67,11 +67,10 @@ impl Audit<'_> {
         } else {
             // What is decided in SQL is decided by what is true then. The rest goes by look-ups that may be a little old, but not at the
             // host that made them old.
+            let by_sql =
+                ["job_finished", "insufficient_credits", "idempotency_in_progress", "idempotency_mismatch"];
             let strict = !record.kind.reads()
-                && !heard.replayed
-                && (heard.is_ok()
-                    || heard.call.is_some()
-                    || ["job_finished", "insufficient_credits"].contains(&heard.code()));
+                && (heard.is_ok() || heard.call.is_some() || by_sql.contains(&heard.code()));
             let seen_at = |known_at| {
                 let stale = if strict || known_at == Some(record.host) { 0 } else { STALE };
                 Interval::new(window.from.saturating_sub(stale), window.to)
