@@ -7,7 +7,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shared::{input::Credits, money::Usd};
+use shared::values::{CreditCount, Usd};
 
 fuzz_target!(|text: &str| {
     if let Some(amount) = Usd::parse(text) {
@@ -31,7 +31,8 @@ fuzz_target!(|text: &str| {
             assert_near(amount, meant, &printed);
         }
     }
-    if let Ok(Credits(credits)) = serde_json::from_str(text) {
+    if let Ok(credits) = serde_json::from_str::<CreditCount>(text) {
+        let credits = credits.get();
         assert!((0..=1_000_000_000).contains(&credits));
         assert!((meant - credits as f64).abs() < 1e-18, "{text} was read as {credits}");
     }

@@ -18,6 +18,7 @@ use shared::{
         Answer,
         chat::{Class, Completion, Failure, completion},
     },
+    values::{GroupName, TeamId},
 };
 
 /// The headers that make a difference, in the order of the input's lines.
@@ -67,7 +68,9 @@ fn check_failure(answer: &Answer, Failure { class, status, cost_known, .. }: Fai
         _ => class.worth_another_model(),
     };
     assert_eq!(class.worth_another_model(), by_status, "{class:?}");
-    let error = class.answer("team", "Group");
+    let team = TeamId::try_from("team".to_owned()).expect("an id");
+    let group = GroupName::try_from("Group".to_owned()).expect("a name");
+    let error = class.answer(&team, &group);
     let known = matches!(
         error.code,
         Code::InvalidRequest

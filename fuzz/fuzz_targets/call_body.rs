@@ -9,8 +9,8 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use shared::{
-    call::{CallRequest, Streaming, check_config},
-    input::{Fields, parse_body},
+    calls::{CallRequest, Streaming, check_config},
+    http::{Fields, parse_body},
 };
 use std::collections::BTreeMap;
 

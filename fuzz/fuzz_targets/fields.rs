@@ -7,10 +7,13 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde::{Deserialize, Serialize};
-use shared::input::{
-    Amount, Credits, Label, Metadata, Name, NoFields, Object, Prose, Seconds, Slug, parse_body,
+use shared::{
+    http::{NoFields, Object, parse_body},
+    values::{
+        Amount, BillingMode, BudgetMode, CreditCount, Label, Limit, Metadata, Name, Prose, TeamId, Whole,
+    },
 };
-use values::{BillingMode, Budget, BudgetDuration, BudgetMode, Limit, Pricing, Rate};
+use values::{Budget, BudgetDuration, Pricing, Rate};
 
 #[path = "../../components/tenancy/src/teams/values.rs"]
 #[allow(dead_code, reason = "what only the component needs")]
@@ -20,26 +23,23 @@ mod values;
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
-    id: Option<Slug>,
+    id: Option<TeamId>,
     label: Option<Label>,
     name: Option<Name>,
     prose: Option<Prose>,
     #[serde(default, deserialize_with = "Prose::unless_blank")]
     message: Option<Prose>,
     #[serde(default)]
-    ids: Vec<Slug>,
+    ids: Vec<TeamId>,
     #[serde(default)]
     metadata: Metadata,
-    #[serde(default)]
-    credits: Credits,
+    credits: Option<CreditCount>,
     #[serde(skip_serializing)]
     amount: Option<Amount>,
     #[serde(skip_serializing)]
-    seconds: Option<Seconds<2_592_000>>,
-    #[serde(default)]
-    budget_mode: BudgetMode,
-    #[serde(default)]
-    billing_mode: BillingMode,
+    seconds: Option<Whole<1, 2_592_000>>,
+    budget_mode: Option<BudgetMode>,
+    billing_mode: Option<BillingMode>,
     budget_duration: Option<BudgetDuration>,
     budget: Option<Budget>,
     rate: Option<Rate>,
@@ -52,7 +52,7 @@ fuzz_target!(|body: &[u8]| {
         Ok(Object(fields)) => check(&fields),
         Err(refusal) => fuzz::assert_refusal(refusal),
     }
-    if let Err(refusal) = parse_body::<Vec<Slug>>(body) {
+    if let Err(refusal) = parse_body::<Vec<TeamId>>(body) {
         fuzz::assert_refusal(refusal);
     }
     if let Err(refusal) = parse_body::<Object<NoFields>>(body) {
@@ -65,10 +65,10 @@ fn check(fields: &Fields) {
     let Object(again) = parse_body::<Object<Fields>>(written.as_bytes())
         .unwrap_or_else(|error| panic!("{}: {written}", error.detail));
     assert_eq!(serde_json::to_string(&again).expect("JSON"), written);
-    assert!((0..=1_000_000_000).contains(&fields.credits.0));
-    assert!(fields.amount.is_none_or(|Amount(amount)| (1..=1_000_000_000).contains(&amount)));
-    assert!(fields.seconds.is_none_or(|Seconds(seconds)| (1..=2_592_000).contains(&seconds)));
-    assert!(fields.limit.is_none_or(|Limit(limit)| (1..=1_000_000_000).contains(&limit)));
+    assert!(fields.credits.is_none_or(|credits| (0..=1_000_000_000).contains(&credits.get())));
+    assert!(fields.amount.is_none_or(|amount| (1..=1_000_000_000).contains(&amount.get())));
+    assert!(fields.seconds.is_none_or(|seconds| (1..=2_592_000).contains(&seconds.get())));
+    assert!(fields.limit.is_none_or(|limit| (1..=1_000_000_000).contains(&limit.get())));
     for text in [fields.label.as_ref().map(Label::as_str), fields.name.as_ref().map(Name::as_str)]
         .into_iter()
         .flatten()

@@ -7,8 +7,7 @@
 use libfuzzer_sys::fuzz_target;
 use period::Asked;
 use serde::Deserialize;
-use shared::input::{Format, Page, query_integer, read_query};
-use spin_sdk::pg::ParameterValue;
+use shared::http::{Format, Page, PageCursor, PageLimit, PageOffset, default_limit, read_query};
 
 #[path = "../../components/reports/src/period.rs"]
 #[allow(dead_code, reason = "what only the component needs")]
@@ -18,25 +17,21 @@ mod period;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Selection {
-    #[serde(default = "Page::default_limit", deserialize_with = "Page::limit")]
-    limit: i64,
-    #[serde(default, deserialize_with = "Page::optional_offset")]
-    offset: Option<i64>,
-    #[serde(default, deserialize_with = "cursor")]
-    cursor: Option<i64>,
+    #[serde(default = "default_limit", deserialize_with = "PageLimit::from_text")]
+    limit: PageLimit,
+    #[serde(default, deserialize_with = "PageOffset::optional_from_text")]
+    offset: Option<PageOffset>,
+    #[serde(default, deserialize_with = "PageCursor::optional_from_text")]
+    cursor: Option<PageCursor>,
     #[serde(default, rename = "format")]
     _format: Format,
-}
-
-fn cursor<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
-    query_integer(deserializer, 1, 1_000_000_000_000).map(Some)
 }
 
 fuzz_target!(|query: &str| {
     match read_query::<Page>(query) {
         Ok(Page { limit, offset }) => {
             check_bounds(query, limit, Some(offset), None);
-            let again = format!("limit={limit}&offset={offset}");
+            let again = format!("limit={}&offset={}", limit.get(), offset.get());
             assert_eq!(read_query::<Page>(&again).expect("a page"), Page { limit, offset });
         }
         Err(refusal) => fuzz::assert_refusal(refusal),
@@ -54,11 +49,11 @@ fuzz_target!(|query: &str| {
     }
 });
 
-fn check_bounds(query: &str, limit: i64, offset: Option<i64>, cursor: Option<i64>) {
+fn check_bounds(query: &str, limit: PageLimit, offset: Option<PageOffset>, cursor: Option<PageCursor>) {
     check_names(query);
-    assert!((1..=1000).contains(&limit));
-    assert!(offset.is_none_or(|offset| (0..=1_000_000_000_000).contains(&offset)));
-    assert!(cursor.is_none_or(|cursor| (1..=1_000_000_000_000).contains(&cursor)));
+    assert!((1..=1000).contains(&limit.get()));
+    assert!(offset.is_none_or(|offset| (0..=1_000_000_000_000).contains(&offset.get())));
+    assert!(cursor.is_none_or(|cursor| (1..=1_000_000_000_000).contains(&cursor.get())));
 }
 
 /// Each name once, as another reader of forms sees it.
@@ -74,10 +69,7 @@ fn check_period(asked: &Asked) {
         Ok(period) => period,
         Err(refusal) => return fuzz::assert_refusal(refusal),
     };
-    let [from, until] = period.parameters().map(|parameter| match parameter {
-        ParameterValue::Str(day) => day,
-        other => panic!("{other:?}"),
-    });
+    let (from, until) = (period.from().0, period.to().0);
     for day in [&from, &until] {
         let shaped = day.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
         assert!(shaped && (day.len() == 10 || day == "10000-01-01"), "{day}");

@@ -16,9 +16,8 @@ use futures::executor::block_on;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use shared::{
-    api::{Api, PathJob, PathKey, PathSlug},
-    auth::bearer,
-    input::{Page, Query},
+    http::{Api, Page, PathOf, Query, caller::bearer},
+    values::{GroupName, JobId, KeyId, OrganizationId},
 };
 use std::sync::LazyLock;
 
@@ -29,29 +28,35 @@ const SECRET: &str = "a team's own";
 mod routes {
     use super::*;
 
-    #[utoipa::path(get, path = "/api/teams/{team_id}")]
-    pub async fn team(PathSlug(team_id): PathSlug, Query(page): Query<Page>) -> Json<(String, i64)> {
-        Json((team_id.to_string(), page.limit))
+    #[utoipa::path(get, path = "/api/organizations/{organization_id}")]
+    pub async fn organization(
+        PathOf(id): PathOf<OrganizationId>,
+        Query(page): Query<Page>,
+    ) -> Json<(String, i64)> {
+        Json((id.to_string(), page.limit.get()))
     }
 
     #[utoipa::path(post, path = "/api/jobs/{job_id}/complete")]
-    pub async fn job(PathJob(job_id): PathJob) -> Json<String> {
+    pub async fn job(PathOf(job_id): PathOf<JobId>) -> Json<String> {
         Json(job_id.to_string())
     }
 
-    #[utoipa::path(delete, path = "/api/teams/{team_id}/keys/{key_id}")]
-    pub async fn key(PathSlug(team_id): PathSlug, PathKey(key_id): PathKey) -> Json<(String, String)> {
-        Json((team_id.to_string(), key_id.to_string()))
+    #[utoipa::path(delete, path = "/api/groups/{group_name}/keys/{key_id}")]
+    pub async fn key(
+        PathOf(name): PathOf<GroupName>,
+        PathOf(key_id): PathOf<KeyId>,
+    ) -> Json<(String, String)> {
+        Json((name.to_string(), key_id.to_string()))
     }
 
-    #[utoipa::path(get, path = "/api/secret/{team_id}")]
-    pub async fn secret(PathSlug(_): PathSlug) -> &'static str {
+    #[utoipa::path(get, path = "/api/secret/{group_name}")]
+    pub async fn secret(PathOf(_): PathOf<GroupName>) -> &'static str {
         SECRET
     }
 }
 
 static API: LazyLock<Api> = LazyLock::new(
-    || shared::api![Public: routes::team, Public: routes::job, Public: routes::key, Team: routes::secret],
+    || shared::api![Public: routes::organization, Public: routes::job, Public: routes::key, Team: routes::secret],
 );
 
 fuzz_target!(|input: &[u8]| {
@@ -100,7 +105,10 @@ fn check(method: &Method, path: &str, response: Response) {
     assert_ne!(body, SECRET);
     if status.is_success() {
         let parts: Vec<&str> = path.split('/').collect();
-        assert!(path.starts_with("/api/teams/") || path.starts_with("/api/jobs/"), "{path}");
+        assert!(
+            ["/api/organizations/", "/api/groups/", "/api/jobs/"].iter().any(|start| path.starts_with(start)),
+            "{path}"
+        );
         assert!(
             (4..=6).contains(&parts.len()) && parts.iter().skip(1).all(|part| !part.is_empty()),
             "{path}"

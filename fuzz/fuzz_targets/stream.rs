@@ -11,8 +11,9 @@ use libfuzzer_sys::fuzz_target;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::{
-    call::Form,
+    calls::Form,
     litellm::chat::{Chunk, Event, Events},
+    values::{CallId, GroupName},
 };
 use std::{collections::BTreeMap, convert::Infallible};
 use uuid::Uuid;
@@ -78,7 +79,8 @@ fn pass_on(chunk: &Chunk, form: Form) {
         delta: BTreeMap<String, Box<RawValue>>,
         finish_reason: Option<String>,
     }
-    let Some(event) = form.chunk(Uuid::nil(), "Group", 1, chunk) else { return };
+    let group = GroupName::try_from("Group".to_owned()).expect("a name");
+    let Some(event) = form.chunk(CallId(Uuid::nil()), &group, 1, chunk) else { return };
     let event = std::str::from_utf8(&event).expect("UTF-8");
     let data = fuzz::events(event);
     let [data] = data.as_slice() else { panic!("not one event: {event:?}") };

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shared::csv::{table, text};
+use shared::http::csv::{table, text};
 
 fuzz_target!(|input: &str| {
     let cells: Vec<&str> = input.split('\u{1f}').collect();

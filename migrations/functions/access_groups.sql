@@ -26,43 +26,43 @@ END $$;
 
 -- `p_models`, when not NULL: a model group of the same name is made of these models, in order, and is the set's only member.
 CREATE OR REPLACE FUNCTION create_model_access_group(
-    p_group_name text, p_display_name text, p_description text, p_model_groups text[], p_models json
+    p_access_group_name text, p_display_name text, p_description text, p_model_groups text[], p_models json
 ) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_row model_access_groups;
 BEGIN
     INSERT INTO model_access_groups (access_group_id, group_name, display_name, description)
-    VALUES (uuid_v7(), p_group_name, p_display_name, p_description)
+    VALUES (uuid_v7(), p_access_group_name, p_display_name, p_description)
     ON CONFLICT DO NOTHING
     RETURNING * INTO v_row;
     IF NOT FOUND THEN
-        PERFORM fail('LJ007', format('Model access group ''%s'' already exists', p_group_name));
+        PERFORM fail('LJ007', format('Model access group ''%s'' already exists', p_access_group_name));
     END IF;
     IF p_models IS NOT NULL THEN
-        PERFORM create_model_group(p_group_name, p_display_name, p_description, p_models, '{}');
+        PERFORM create_model_group(p_access_group_name, p_display_name, p_description, p_models, '{}');
     END IF;
     INSERT INTO model_access_group_members (access_group_id, model_group_id, position)
     SELECT v_row.access_group_id, g.model_group_id, g.place
-    FROM model_group_ids(CASE WHEN p_models IS NULL THEN p_model_groups ELSE ARRAY[p_group_name] END) g;
+    FROM model_group_ids(CASE WHEN p_models IS NULL THEN p_model_groups ELSE ARRAY[p_access_group_name] END) g;
     RETURN access_group_json(v_row);
 END $$;
 GRANT EXECUTE ON FUNCTION create_model_access_group TO llm_jobs_application;
 
-CREATE OR REPLACE FUNCTION named_access_group(p_group_name text) RETURNS model_access_groups LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION named_access_group(p_access_group_name text) RETURNS model_access_groups LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_row model_access_groups;
 BEGIN
-    SELECT * INTO v_row FROM model_access_groups WHERE group_name = p_group_name;
+    SELECT * INTO v_row FROM model_access_groups WHERE group_name = p_access_group_name;
     IF NOT FOUND THEN
-        PERFORM fail('LJ006', format('Model access group ''%s'' not found', p_group_name));
+        PERFORM fail('LJ006', format('Model access group ''%s'' not found', p_access_group_name));
     END IF;
     RETURN v_row;
 END $$;
 
-CREATE OR REPLACE FUNCTION get_model_access_group(p_group_name text) RETURNS json LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION get_model_access_group(p_access_group_name text) RETURNS json LANGUAGE sql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
-    SELECT access_group_json(named_access_group(p_group_name))
+    SELECT access_group_json(named_access_group(p_access_group_name))
 $$;
 GRANT EXECUTE ON FUNCTION get_model_access_group TO llm_jobs_application;
 
@@ -77,10 +77,10 @@ $$;
 GRANT EXECUTE ON FUNCTION list_model_access_groups TO llm_jobs_application;
 
 -- `p_fields` holds what changes: {display_name, description, model_groups}. The answer says what LiteLLM is to be told.
-CREATE OR REPLACE FUNCTION update_model_access_group(p_group_name text, p_fields json) RETURNS json LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION update_model_access_group(p_access_group_name text, p_fields json) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    v_row model_access_groups := named_access_group(p_group_name);
+    v_row model_access_groups := named_access_group(p_access_group_name);
 BEGIN
     UPDATE model_access_groups
     SET display_name = coalesce(p_fields ->> 'display_name', display_name),
@@ -95,21 +95,21 @@ BEGIN
     INSERT INTO model_access_group_members (access_group_id, model_group_id, position)
     SELECT v_row.access_group_id, g.model_group_id, g.place
     FROM model_group_ids(ARRAY(SELECT json_array_elements_text(p_fields -> 'model_groups'))) g;
-    RETURN json_build_object('group', access_group_json(v_row), 'litellm', litellm_to_tell(ARRAY(
+    RETURN json_build_object('group', access_group_json(v_row), 'litellm', litellm_changed(ARRAY(
         SELECT team_id FROM team_access_groups WHERE access_group_id = v_row.access_group_id)));
 END $$;
 GRANT EXECUTE ON FUNCTION update_model_access_group TO llm_jobs_application;
 
-CREATE OR REPLACE FUNCTION delete_model_access_group(p_group_name text) RETURNS json LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION delete_model_access_group(p_access_group_name text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    v_id uuid := (named_access_group(p_group_name)).access_group_id;
+    v_id uuid := (named_access_group(p_access_group_name)).access_group_id;
 BEGIN
     PERFORM FROM model_access_groups WHERE access_group_id = v_id FOR UPDATE;
     IF EXISTS (SELECT FROM team_access_groups WHERE access_group_id = v_id) THEN
-        PERFORM fail('LJ011', format('Model access group ''%s'' is still assigned to teams', p_group_name));
+        PERFORM fail('LJ011', format('Model access group ''%s'' is still assigned to teams', p_access_group_name));
     END IF;
     DELETE FROM model_access_groups WHERE access_group_id = v_id;
-    RETURN json_build_object('group_name', p_group_name, 'deleted', true);
+    RETURN json_build_object('group_name', p_access_group_name, 'deleted', true);
 END $$;
 GRANT EXECUTE ON FUNCTION delete_model_access_group TO llm_jobs_application;

@@ -33,14 +33,13 @@ BEGIN
                    AND next_attempt_at <= now());
 END $$;
 
--- Takes up to 10 alerts that a webhook is due to hear of, of one team or (NULL) of all. Each is then due again later, at growing intervals,
+-- Takes up to 10 alerts that a webhook is due to hear of. Each is then due again later, at growing intervals,
 -- until `alert_delivered` says that it arrived: so somebody who dies with one in his hands loses none.
-CREATE OR REPLACE FUNCTION take_alerts(p_team_id text) RETURNS json LANGUAGE sql
+CREATE OR REPLACE FUNCTION take_alerts() RETURNS json LANGUAGE sql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     WITH due AS (
         SELECT alert_id FROM alerts
-        WHERE delivered_at IS NULL AND webhook_url IS NOT NULL AND next_attempt_at <= now()
-          AND (p_team_id IS NULL OR team_id = p_team_id) AND attempts < 20
+        WHERE delivered_at IS NULL AND webhook_url IS NOT NULL AND next_attempt_at <= now() AND attempts < 20
         ORDER BY next_attempt_at LIMIT 10 FOR UPDATE SKIP LOCKED
     ), taken AS (
         UPDATE alerts a

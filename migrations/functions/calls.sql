@@ -5,18 +5,18 @@
 -- `litellm` is what LiteLLM is to be told of the team before the call, where it does not know yet.
 -- A call that is there already under the id `p_call_id` (see `id_or_new`) is given again.
 -- A call that is not settled within `p_deadline_seconds`, and `p_model_seconds` for each of them, counts as abandoned.
-CREATE OR REPLACE FUNCTION open_call(
-    p_key_id uuid, p_job_id uuid, p_model_group text, p_purpose text, p_streamed boolean, p_metadata json,
+CREATE OR REPLACE FUNCTION begin_call(
+    p_actor text, p_job_id uuid, p_model_group text, p_purpose text, p_streamed boolean, p_metadata json,
     p_deadline_seconds integer, p_model_seconds integer DEFAULT 0, p_call_id uuid DEFAULT NULL
 ) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    v_team_id text := acting_team(p_key_id);
+    v_team_id text := acting_team(p_actor);
     v_job jobs;
     v_group_name text;
     v_models json;
     v_deadline timestamptz;
-    v_behind boolean;
+    v_pending boolean;
     v_call_id uuid := id_or_new(p_call_id);
 BEGIN
     UPDATE jobs SET status = 'in_progress', started_at = coalesce(started_at, now()), total_calls = total_calls + 1
@@ -30,8 +30,8 @@ BEGIN
         PERFORM job_is_over(v_job);
     END IF;
 
-    SELECT g.group_name, m.models, now() + make_interval(secs => p_deadline_seconds + p_model_seconds * m.number), litellm_is_behind(t)
-    INTO v_group_name, v_models, v_deadline, v_behind
+    SELECT g.group_name, m.models, now() + make_interval(secs => p_deadline_seconds + p_model_seconds * m.number), litellm_is_out_of_sync(t)
+    INTO v_group_name, v_models, v_deadline, v_pending
     FROM teams t, LATERAL (
         SELECT CASE
             WHEN p_model_group IS NOT NULL THEN (
@@ -71,37 +71,37 @@ BEGIN
     RETURN json_build_object(
         'job_id', p_job_id, 'call_id', v_call_id, 'deadline', v_deadline, 'team_id', v_team_id,
         'model_group', v_group_name, 'models', v_models,
-        'litellm', CASE WHEN v_behind THEN litellm_wanted(v_team_id) END);
+        'litellm', CASE WHEN v_pending THEN litellm_desired_team(v_team_id) END);
 END $$;
-GRANT EXECUTE ON FUNCTION open_call TO llm_jobs_application;
+GRANT EXECUTE ON FUNCTION begin_call TO llm_jobs_application;
 
 -- A job for one call, and the call. `p_team_id` NULL: the key's team.
-CREATE OR REPLACE FUNCTION open_job_with_call(
-    p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_job_metadata json, p_lifetime_seconds integer,
+CREATE OR REPLACE FUNCTION begin_job_with_call(
+    p_actor text, p_team_id text, p_user_id text, p_job_type text, p_job_metadata json, p_lifetime_seconds integer,
     p_model_group text, p_purpose text, p_streamed boolean, p_metadata json, p_deadline_seconds integer,
     p_model_seconds integer DEFAULT 0, p_job_id uuid DEFAULT NULL, p_call_id uuid DEFAULT NULL
 ) RETURNS json LANGUAGE sql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
-    SELECT open_call(p_key_id, (job ->> 'job_id')::uuid, p_model_group, p_purpose, p_streamed, p_metadata, p_deadline_seconds,
+    SELECT begin_call(p_actor, (job ->> 'job_id')::uuid, p_model_group, p_purpose, p_streamed, p_metadata, p_deadline_seconds,
                      p_model_seconds, p_call_id)
-    FROM create_job(p_key_id, p_team_id, p_user_id, p_job_type, p_job_metadata, p_lifetime_seconds, p_job_id) AS job
+    FROM create_job(p_actor, p_team_id, p_user_id, p_job_type, p_job_metadata, p_lifetime_seconds, p_job_id) AS job
 $$;
-GRANT EXECUTE ON FUNCTION open_job_with_call TO llm_jobs_application;
+GRANT EXECUTE ON FUNCTION begin_job_with_call TO llm_jobs_application;
 
--- Writes how a call ended and what it used, once; answers whether this was that once.
+-- Writes how a call ended and what it used, once; `settled` in the answer: whether this was that once.
 -- A call that was closed before, by its job's end or its deadline, keeps its status and gets what it used.
 -- `p_final` false: more about what it used will follow in another, final, settling.
 CREATE OR REPLACE FUNCTION settle_call(
     p_job_id uuid, p_call_id uuid, p_status text, p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
     p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean
-) RETURNS boolean LANGUAGE plpgsql
+) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_settling settling := write_settling(p_job_id, p_call_id, p_status, p_prompt_tokens, p_completion_tokens, p_total_tokens,
                                           p_cost_usd, p_latency_ms, p_attempts, p_error, p_final);
 BEGIN
     PERFORM count_settling(v_settling);
-    RETURN v_settling.job_id IS NOT NULL;
+    RETURN json_build_object('settled', v_settling.job_id IS NOT NULL);
 END $$;
 GRANT EXECUTE ON FUNCTION settle_call TO llm_jobs_application;
 
@@ -212,10 +212,10 @@ BEGIN
     -- Unless somebody else has ended it, or its deadline has.
     IF EXISTS (SELECT FROM jobs WHERE job_id = p_job_id
                AND (status = v_end OR (status IN ('pending', 'in_progress') AND expires_at > now()))) THEN
-        v_completion := complete_job(NULL, p_job_id, v_end, '{}', p_error);
+        v_completion := complete_job('system', p_job_id, v_end, '{}', p_error);
     END IF;
     PERFORM count_settling(v_settling);
-    RETURN v_completion;
+    RETURN json_build_object('settled', v_settling.job_id IS NOT NULL, 'completion', v_completion);
 END $$;
 GRANT EXECUTE ON FUNCTION settle_job_with_call TO llm_jobs_application;
 

@@ -61,7 +61,7 @@ BEGIN
     RETURN json_build_object(
         'added', json_build_object('team_id', p_team_id, 'credits_added', p_amount, 'credits_remaining', v_row.balance_after,
                                    'transaction', transaction_json(v_row)),
-        'litellm', litellm_wanted(p_team_id));
+        'litellm', litellm_desired_team(p_team_id));
 END $$;
 GRANT EXECUTE ON FUNCTION add_credits TO llm_jobs_application;
 
@@ -89,7 +89,7 @@ BEGIN
     RETURN json_build_object(
         'adjusted', json_build_object('team_id', p_team_id, 'credits_adjusted', p_change, 'credits_remaining', v_row.balance_after,
                                       'transaction', transaction_json(v_row)),
-        'litellm', litellm_wanted(p_team_id));
+        'litellm', litellm_desired_team(p_team_id));
 END $$;
 GRANT EXECUTE ON FUNCTION adjust_credits TO llm_jobs_application;
 
@@ -111,15 +111,13 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION get_balance TO llm_jobs_application;
 
--- Whether `p_required` credits could be held now, by the rule that creating a job goes by. `p_key_id` NULL: the admin asks.
-CREATE OR REPLACE FUNCTION check_credits(p_team_id text, p_required bigint, p_key_id uuid DEFAULT NULL) RETURNS json LANGUAGE plpgsql
+-- Whether `p_required` credits could be held now, by the rule that creating a job goes by.
+CREATE OR REPLACE FUNCTION check_credits(p_actor text, p_team_id text, p_required bigint) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_answer json;
 BEGIN
-    IF p_key_id IS NOT NULL THEN
-        PERFORM acting_team(p_key_id);
-    END IF;
+    PERFORM acting_team(p_actor);
     PERFORM existing_team(p_team_id);
     PERFORM sweep_team(p_team_id);
     SELECT json_build_object(
@@ -146,7 +144,7 @@ BEGIN
     v_first := least(v_total - p_offset, p_before - 1);
     RETURN json_build_object(
         'team_id', p_team_id, 'total', v_total, 'total_transactions', v_total,
-        'next', CASE WHEN v_first > p_limit THEN v_first - p_limit + 1 END,
+        'next_cursor', CASE WHEN v_first > p_limit THEN v_first - p_limit + 1 END,
         'transactions', (SELECT coalesce(json_agg(transaction_json(x) ORDER BY x.entry DESC), '[]')
                          FROM credit_transactions x
                          WHERE x.team_id = p_team_id AND x.entry <= v_first AND x.entry > v_first - p_limit));

@@ -1,22 +1,21 @@
 -- Jobs: one business operation, one credit.
 
--- Opens a job and holds one credit for it until it ends or `p_lifetime_seconds` have passed. `p_key_id` NULL: the admin does it.
--- `p_team_id` NULL: the key's team. A job that is there already under the id `p_job_id` (see `id_or_new`) is given as it is.
+-- Opens a job and holds one credit for it until it ends or `p_lifetime_seconds` have passed. `p_team_id` NULL: the actor's team. A job that is there already under the id `p_job_id` (see `id_or_new`) is given as it is.
 CREATE OR REPLACE FUNCTION create_job(
-    p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_metadata json, p_lifetime_seconds integer,
+    p_actor text, p_team_id text, p_user_id text, p_job_type text, p_metadata json, p_lifetime_seconds integer,
     p_job_id uuid DEFAULT NULL
 ) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    v_keys_team text := CASE WHEN p_key_id IS NOT NULL THEN acting_team(p_key_id) END;
-    v_team_id text := coalesce(p_team_id, v_keys_team);
+    v_actors_team text := acting_team(p_actor);
+    v_team_id text := coalesce(p_team_id, v_actors_team);
     v_available bigint;
     v_floor bigint;
     v_row jobs;
 BEGIN
-    IF p_key_id IS NULL THEN
+    IF v_actors_team IS NULL THEN
         PERFORM existing_team(v_team_id);
-    ELSIF v_keys_team <> v_team_id THEN
+    ELSIF v_actors_team <> v_team_id THEN
         PERFORM fail('LJ002', format('API key does not belong to team ''%s''', v_team_id));
     END IF;
     PERFORM sweep_team(v_team_id);
@@ -47,12 +46,26 @@ CREATE OR REPLACE FUNCTION job_cost(j jobs) RETURNS numeric LANGUAGE sql IMMUTAB
     SELECT CASE WHEN j.priced_calls < j.total_calls THEN nullif(j.known_cost_usd, 0) ELSE j.known_cost_usd END
 $$;
 
+-- The average latency of a job's calls, in milliseconds.
+CREATE OR REPLACE FUNCTION job_latency(j jobs) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(round(j.total_latency_ms::numeric / nullif(j.timed_calls, 0)), 0)::bigint
+$$;
+
 -- Sums over a job's calls; `unpriced_calls` says of how many the cost is not known, or not yet.
 CREATE OR REPLACE FUNCTION job_sums(j jobs) RETURNS json LANGUAGE sql IMMUTABLE AS $$
     SELECT json_build_object(
         'total_calls', j.total_calls, 'successful_calls', j.successful_calls, 'failed_calls', j.failed_calls,
         'total_tokens', j.total_tokens, 'total_cost_usd', job_cost(j), 'unpriced_calls', j.total_calls - j.priced_calls,
-        'avg_latency_ms', coalesce(round(j.total_latency_ms::numeric / nullif(j.timed_calls, 0)), 0)::bigint)
+        'avg_latency_ms', job_latency(j))
+$$;
+
+-- The same with what the job cost in credits.
+CREATE OR REPLACE FUNCTION job_costs(j jobs, p_charged bigint, p_remaining bigint) RETURNS json LANGUAGE sql IMMUTABLE AS $$
+    SELECT json_build_object(
+        'total_calls', j.total_calls, 'successful_calls', j.successful_calls, 'failed_calls', j.failed_calls,
+        'total_tokens', j.total_tokens, 'total_cost_usd', job_cost(j), 'unpriced_calls', j.total_calls - j.priced_calls,
+        'avg_latency_ms', job_latency(j),
+        'credit_applied', p_charged > 0, 'credits_charged', p_charged, 'credits_remaining', p_remaining)
 $$;
 
 CREATE OR REPLACE FUNCTION job_is_over(p_job jobs) RETURNS void LANGUAGE plpgsql STABLE AS $$
@@ -91,12 +104,11 @@ $$;
 
 -- Ends a job. Its credits are deducted when it is completed and no call failed; otherwise its hold is given back.
 -- The same request again gets the same answer: {completion, alerts}, the latter telling whether a webhook has something to hear.
--- `p_key_id` NULL: the admin does it, or a request that was authorised before.
-CREATE OR REPLACE FUNCTION complete_job(p_key_id uuid, p_job_id uuid, p_status text, p_metadata json, p_error_message text)
+CREATE OR REPLACE FUNCTION complete_job(p_actor text, p_job_id uuid, p_status text, p_metadata json, p_error_message text)
 RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    v_team_id text := CASE WHEN p_key_id IS NOT NULL THEN acting_team(p_key_id) END;
+    v_team_id text := acting_team(p_actor);
     v_job jobs;
     v_terms terms;
     v_credits bigint := 0;
@@ -132,7 +144,7 @@ BEGIN
                     error_message = p_error_message, metadata = merged(v_job.metadata, p_metadata),
                     completion = json_build_object(
         'job_id', p_job_id, 'status', p_status, 'completed_at', rfc3339(now()),
-        'costs', job_sums(v_job), 'credit_applied', v_credits > 0, 'credits_charged', v_credits, 'credits_remaining', v_remaining,
+        'costs', job_costs(v_job, v_credits, v_remaining),
         'calls', (SELECT coalesce(json_agg(json_build_object(
                       'call_id', call_id, 'purpose', purpose, 'model_group', model_group, 'tokens', total_tokens,
                       'latency_ms', latency_ms, 'error', error) ORDER BY call_id), '[]')
@@ -154,16 +166,19 @@ CREATE OR REPLACE FUNCTION job_json(j jobs) RETURNS json LANGUAGE sql STABLE AS 
         'metadata', j.metadata, 'error_message', j.error_message,
         'created_at', rfc3339(j.created_at), 'started_at', rfc3339(j.started_at),
         'completed_at', rfc3339(j.completed_at), 'expires_at', rfc3339(j.expires_at),
-        'sums', job_sums(j), 'credit_applied', j.credit_applied)
+        'total_calls', j.total_calls, 'successful_calls', j.successful_calls, 'failed_calls', j.failed_calls,
+        'total_tokens', j.total_tokens, 'total_cost_usd', job_cost(j), 'unpriced_calls', j.total_calls - j.priced_calls,
+        'avg_latency_ms', job_latency(j), 'credit_applied', j.credit_applied)
 $$;
 
--- A job once what is overdue in its team has ended. `p_team_id` NULL: the admin asks, who may see every job.
-CREATE OR REPLACE FUNCTION current_job(p_job_id uuid, p_team_id text) RETURNS jobs LANGUAGE plpgsql AS $$
+-- A job that the actor may read, once what is overdue in its team has ended.
+CREATE OR REPLACE FUNCTION current_job(p_job_id uuid, p_actor text) RETURNS jobs LANGUAGE plpgsql AS $$
 DECLARE
+    v_team_id text := reading_team(p_actor);
     v_row jobs;
 BEGIN
-    PERFORM sweep_team(team_id) FROM jobs WHERE job_id = p_job_id AND team_id = coalesce(p_team_id, team_id);
-    SELECT * INTO v_row FROM jobs WHERE job_id = p_job_id AND team_id = coalesce(p_team_id, team_id);
+    PERFORM sweep_team(team_id) FROM jobs WHERE job_id = p_job_id AND team_id = coalesce(v_team_id, team_id);
+    SELECT * INTO v_row FROM jobs WHERE job_id = p_job_id AND team_id = coalesce(v_team_id, team_id);
     IF NOT FOUND THEN
         PERFORM fail('LJ006', 'Job not found');
     END IF;
@@ -171,10 +186,10 @@ BEGIN
 END $$;
 
 -- The admin also sees which models were tried.
-CREATE OR REPLACE FUNCTION get_job(p_job_id uuid, p_team_id text) RETURNS json LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION get_job(p_job_id uuid, p_actor text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    v_row jobs := current_job(p_job_id, p_team_id);
+    v_row jobs := current_job(p_job_id, p_actor);
 BEGIN
     RETURN json_build_object('job', job_json(v_row), 'calls', (
         SELECT coalesce(json_agg(json_build_object(
@@ -183,17 +198,17 @@ BEGIN
             'tokens', total_tokens, 'prompt_tokens', prompt_tokens, 'completion_tokens', completion_tokens,
             'cost_usd', cost_usd, 'latency_ms', latency_ms, 'error', error, 'metadata', metadata,
             'created_at', rfc3339(created_at),
-            'attempts', CASE WHEN p_team_id IS NULL THEN attempts END) ORDER BY c.call_id), '[]')
+            'attempts', CASE WHEN p_actor = 'admin' THEN attempts END) ORDER BY c.call_id), '[]')
         FROM calls c
         LEFT JOIN call_messages m ON m.job_id = c.job_id AND m.call_id = c.call_id AND m.expires_at > now()
         WHERE c.job_id = p_job_id));
 END $$;
 GRANT EXECUTE ON FUNCTION get_job TO llm_jobs_application;
 
-CREATE OR REPLACE FUNCTION get_job_costs(p_job_id uuid, p_team_id text) RETURNS json LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION get_job_costs(p_job_id uuid, p_actor text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    v_row jobs := current_job(p_job_id, p_team_id);
+    v_row jobs := current_job(p_job_id, p_actor);
 BEGIN
     RETURN json_build_object(
         'job_id', v_row.job_id, 'team_id', v_row.team_id, 'job_type', v_row.job_type, 'status', v_row.status,
@@ -206,10 +221,10 @@ END $$;
 GRANT EXECUTE ON FUNCTION get_job_costs TO llm_jobs_application;
 
 -- Adds to a job's metadata, also of one that has ended.
-CREATE OR REPLACE FUNCTION merge_job_metadata(p_key_id uuid, p_job_id uuid, p_metadata json) RETURNS json LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION merge_job_metadata(p_actor text, p_job_id uuid, p_metadata json) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    v_team_id text := CASE WHEN p_key_id IS NOT NULL THEN acting_team(p_key_id) END;
+    v_team_id text := acting_team(p_actor);
     v_metadata json;
 BEGIN
     UPDATE jobs SET metadata = merged(metadata, p_metadata)
@@ -225,9 +240,9 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION merge_job_metadata TO llm_jobs_application;
 
--- Newest first: `p_limit` jobs after the first `p_offset`, or below `p_before` when that is given. A NULL filter lets everything pass.
+-- Newest first: `p_limit` jobs after the first `p_offset`, or below `p_before_job` when that is given. A NULL filter lets everything pass.
 CREATE OR REPLACE FUNCTION list_jobs(
-    p_team_id text, p_status text, p_job_type text, p_user_id text, p_limit bigint, p_offset bigint, p_before uuid
+    p_team_id text, p_status text, p_job_type text, p_user_id text, p_limit bigint, p_offset bigint, p_before_job uuid
 ) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -240,7 +255,7 @@ BEGIN
         SELECT job_id FROM jobs
         WHERE team_id = p_team_id AND (p_status IS NULL OR status = p_status)
           AND (p_job_type IS NULL OR job_type = p_job_type) AND (p_user_id IS NULL OR user_id = p_user_id)
-          AND (p_before IS NULL OR job_id < p_before)
+          AND (p_before_job IS NULL OR job_id < p_before_job)
         -- One more says whether there are more.
         ORDER BY job_id DESC LIMIT p_limit + 1 OFFSET p_offset);
     IF p_user_id IS NULL AND coalesce(p_status NOT IN ('pending', 'in_progress'), true) THEN
@@ -262,7 +277,7 @@ BEGIN
     END IF;
     RETURN json_build_object(
         'team_id', p_team_id, 'total', v_total,
-        'next', CASE WHEN cardinality(v_page) > p_limit THEN v_page[p_limit] END,
+        'next_cursor', CASE WHEN cardinality(v_page) > p_limit THEN v_page[p_limit] END,
         'jobs', (SELECT coalesce(json_agg(job_json(j) ORDER BY j.job_id DESC), '[]') FROM jobs j WHERE job_id = ANY (v_page[:p_limit])));
 END $$;
 GRANT EXECUTE ON FUNCTION list_jobs TO llm_jobs_application;

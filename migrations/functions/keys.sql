@@ -13,7 +13,7 @@ GRANT EXECUTE ON FUNCTION lookup_key TO llm_jobs_application;
 
 -- The team that a key may act for now. Every function that changes a team's state on behalf of a key begins with it, so that
 -- a key which a cache still believes in changes nothing once it is revoked or its team suspended.
-CREATE OR REPLACE FUNCTION acting_team(p_key_id uuid) RETURNS text LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION team_of_key(p_key_id uuid) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     v_team_id text;
     v_status text;
@@ -59,8 +59,10 @@ GRANT EXECUTE ON FUNCTION list_keys TO llm_jobs_application;
 
 -- First half of making a key: names it, before LiteLLM is asked for it. `p_replaced` is the key whose place it takes, if it takes one's;
 -- `p_rotate` without one: that of the newest. `leftovers` are the aliases under which LiteLLM may hold keys that requests which died
--- half way left there; nobody has ever seen those.
-CREATE OR REPLACE FUNCTION begin_key(p_team_id text, p_key_id uuid, p_alias text, p_rotate boolean, p_replaced uuid) RETURNS json LANGUAGE plpgsql
+-- half way left there; nobody has ever seen those. For `p_lease_seconds` no repeat of the request takes over.
+CREATE OR REPLACE FUNCTION begin_key(
+    p_team_id text, p_key_id uuid, p_alias text, p_rotate boolean, p_replaced uuid, p_lease_seconds integer
+) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_team teams := existing_team(p_team_id);
@@ -78,8 +80,8 @@ BEGIN
     VALUES (p_key_id, p_team_id,
             coalesce(p_alias, (SELECT alias FROM virtual_keys WHERE key_id = v_replaced), 'default'),
             format('%s-%s', p_team_id, p_key_id));
-    RETURN json_build_object('replaced', v_replaced, 'leftovers', v_leftovers, 'litellm_alias', format('%s-%s', p_team_id, p_key_id),
-                             'litellm', litellm_wanted(p_team_id));
+    RETURN json_build_object('deadline', now() + make_interval(secs => p_lease_seconds), 'replaced', v_replaced, 'leftovers', v_leftovers, 'litellm_alias', format('%s-%s', p_team_id, p_key_id),
+                             'litellm', litellm_desired_team(p_team_id));
 END $$;
 GRANT EXECUTE ON FUNCTION begin_key TO llm_jobs_application;
 
@@ -100,7 +102,7 @@ BEGIN
     UPDATE virtual_keys SET revoked_at = now() + make_interval(secs => p_grace_seconds)
     WHERE key_id = p_replaced AND revoked_at IS NULL;
     UPDATE teams SET litellm_version = litellm_version + 1 WHERE team_id = v_row.team_id;
-    RETURN json_build_object('key', key_json(v_row), 'litellm', litellm_wanted(v_row.team_id));
+    RETURN json_build_object('key', key_json(v_row), 'litellm', litellm_desired_team(v_row.team_id));
 END $$;
 GRANT EXECUTE ON FUNCTION activate_key TO llm_jobs_application;
 
@@ -126,6 +128,6 @@ BEGIN
         PERFORM fail('LJ006', format('Key ''%s'' not found', p_key_id));
     END IF;
     UPDATE teams SET litellm_version = litellm_version + 1 WHERE team_id = p_team_id;
-    RETURN json_build_object('key', key_json(v_row), 'litellm', litellm_wanted(p_team_id));
+    RETURN json_build_object('key', key_json(v_row), 'litellm', litellm_desired_team(p_team_id));
 END $$;
 GRANT EXECUTE ON FUNCTION revoke_key TO llm_jobs_application;

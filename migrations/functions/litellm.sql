@@ -2,7 +2,7 @@
 
 -- The models of these teams' keys have changed: LiteLLM is to be told. Answers what, team by team. A team that is being created is told
 -- by its first call.
-CREATE OR REPLACE FUNCTION litellm_to_tell(p_teams text[]) RETURNS json LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION litellm_changed(p_teams text[]) RETURNS json LANGUAGE plpgsql AS $$
 BEGIN
     -- In the order of their ids, so that two changes don't wait for each other.
     PERFORM FROM teams WHERE team_id = ANY (p_teams) AND status <> 'deleted' ORDER BY team_id FOR NO KEY UPDATE;
@@ -10,7 +10,7 @@ BEGIN
         -- A default that the team may use no more is none.
         default_model_group_id = (SELECT g.model_group_id FROM team_groups(t.team_id) g WHERE g.model_group_id = t.default_model_group_id)
     WHERE team_id = ANY (p_teams) AND status <> 'deleted';
-    RETURN (SELECT coalesce(json_agg(litellm_wanted(team_id) ORDER BY team_id), '[]')
+    RETURN (SELECT coalesce(json_agg(litellm_desired_team(team_id) ORDER BY team_id), '[]')
             FROM teams WHERE team_id = ANY (p_teams) AND status NOT IN ('creating', 'deleted'));
 END $$;
 
@@ -34,12 +34,12 @@ CREATE OR REPLACE FUNCTION allowed_models(p_team_id text) RETURNS json LANGUAGE 
 $$;
 
 -- Whether LiteLLM has something to be told of a team.
-CREATE OR REPLACE FUNCTION litellm_is_behind(t teams) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION litellm_is_out_of_sync(t teams) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT t.litellm_synced_version < t.litellm_version
 $$;
 
 -- What LiteLLM is to know of a team, and which version of it this is.
-CREATE OR REPLACE FUNCTION litellm_wanted(p_team_id text) RETURNS json LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION litellm_desired_team(p_team_id text) RETURNS json LANGUAGE sql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT json_build_object(
         'version', t.litellm_version,
@@ -58,20 +58,20 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
                     WHERE k.team_id = t.team_id AND k.key_hash IS NOT NULL AND k.revoked_at <= now() AND NOT k.litellm_deleted))
     FROM teams t WHERE t.team_id = p_team_id
 $$;
-GRANT EXECUTE ON FUNCTION litellm_wanted TO llm_jobs_application;
+GRANT EXECUTE ON FUNCTION litellm_desired_team TO llm_jobs_application;
 
 -- The same, if LiteLLM does not know it yet; NULL if it does, or the team is gone.
-CREATE OR REPLACE FUNCTION litellm_untold(p_team_id text) RETURNS json LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION litellm_pending_sync(p_team_id text) RETURNS json LANGUAGE sql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
-    SELECT litellm_wanted(t.team_id) FROM teams t
-    WHERE t.team_id = p_team_id AND t.status NOT IN ('creating', 'deleted') AND litellm_is_behind(t)
+    SELECT litellm_desired_team(t.team_id) FROM teams t
+    WHERE t.team_id = p_team_id AND t.status NOT IN ('creating', 'deleted') AND litellm_is_out_of_sync(t)
     UNION ALL SELECT NULL LIMIT 1
 $$;
-GRANT EXECUTE ON FUNCTION litellm_untold TO llm_jobs_application;
+GRANT EXECUTE ON FUNCTION litellm_pending_sync TO llm_jobs_application;
 
 -- LiteLLM has been told version `p_version`, and the keys with these digests are gone there. Answers the newest version: if it is
 -- another one, it must be told again, and whoever told it last sees that, in whatever order the tellings arrived there.
-CREATE OR REPLACE FUNCTION litellm_told(p_team_id text, p_version bigint, p_revoked text[]) RETURNS bigint LANGUAGE sql
+CREATE OR REPLACE FUNCTION litellm_synced(p_team_id text, p_version bigint, p_revoked text[]) RETURNS bigint LANGUAGE sql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     UPDATE virtual_keys SET litellm_deleted = true
     WHERE key_id IN (SELECT key_id FROM virtual_keys
@@ -80,4 +80,4 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
     UPDATE teams SET litellm_synced_version = greatest(litellm_synced_version, p_version)
     WHERE team_id = p_team_id RETURNING litellm_version
 $$;
-GRANT EXECUTE ON FUNCTION litellm_told TO llm_jobs_application;
+GRANT EXECUTE ON FUNCTION litellm_synced TO llm_jobs_application;

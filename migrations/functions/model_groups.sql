@@ -84,7 +84,7 @@ BEGIN
     END IF;
     PERFORM put_models(v_row.model_group_id, p_fields -> 'models');
     RETURN json_build_object('group', model_group_json(v_row),
-                             'litellm', litellm_to_tell(teams_with_group(v_row.model_group_id)));
+                             'litellm', litellm_changed(teams_with_group(v_row.model_group_id)));
 END $$;
 GRANT EXECUTE ON FUNCTION update_model_group TO llm_jobs_application;
 

@@ -1,16 +1,18 @@
 -- Reports: from what is counted as it happens, never from jobs and calls themselves.
 
--- The usage of a team in the days from `p_from` up to, not with, `p_to`. What the seller sees comes with `p_admin`.
-CREATE OR REPLACE FUNCTION team_usage(p_team_id text, p_from date, p_to date, p_admin boolean) RETURNS json LANGUAGE plpgsql STABLE
+-- The usage of a team in the days from `p_from` up to, not with, `p_to`. What only the seller sees is NULL for others than the admin.
+CREATE OR REPLACE FUNCTION team_usage(p_actor text, p_team_id text, p_from date, p_to date) RETURNS json LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_admin boolean := reading_team(p_actor) IS NULL;
 BEGIN
     PERFORM existing_team(p_team_id);
-    RETURN json_build_object('usage', usage_json(ARRAY[p_team_id], p_from, p_to, p_admin),
-                             'remaining_budget', CASE WHEN p_admin THEN remaining_budget(p_team_id) END);
+    RETURN json_build_object('usage', usage_json(ARRAY[p_team_id], p_from, p_to, v_admin),
+                             'remaining_budget', CASE WHEN v_admin THEN remaining_budget(p_team_id) END);
 END $$;
 GRANT EXECUTE ON FUNCTION team_usage TO llm_jobs_application;
 
--- {summary, job_types, seller}, the last for the admin only.
+-- {summary, job_types}, and for the admin {total_spend, request_count, revenue_usd, margin_usd, models_used}.
 CREATE OR REPLACE FUNCTION usage_json(p_teams text[], p_from date, p_to date, p_admin boolean) RETURNS json LANGUAGE sql STABLE AS $$
     WITH days AS (
         SELECT job_type,
@@ -37,12 +39,13 @@ CREATE OR REPLACE FUNCTION usage_json(p_teams text[], p_from date, p_to date, p_
             'avg_cost_per_job', CASE WHEN t.jobs = 0 THEN 0 ELSE round(t.cost / t.jobs, 10) END),
         'job_types', (SELECT coalesce(json_object_agg(job_type, json_build_object('count', jobs, 'cost_usd', cost) ORDER BY job_type), '{}')
                       FROM days),
-        'seller', CASE WHEN p_admin THEN json_build_object(
-            'total_spend', t.cost, 'request_count', t.calls, 'revenue_usd', t.revenue, 'margin_usd', t.revenue - t.cost,
-            'models_used', (
-                SELECT coalesce(json_object_agg(model, json_build_object('requests', requests, 'cost', cost) ORDER BY model), '{}')
-                FROM (SELECT model, sum(requests)::bigint AS requests, sum(cost_usd) AS cost
-                      FROM usage_models WHERE team_id = ANY (p_teams) AND day >= p_from AND day < p_to GROUP BY model) AS models)) END)
+        'total_spend', CASE WHEN p_admin THEN t.cost END, 'request_count', CASE WHEN p_admin THEN t.calls END,
+        'revenue_usd', CASE WHEN p_admin THEN t.revenue END, 'margin_usd', CASE WHEN p_admin THEN t.revenue - t.cost END,
+        'models_used', CASE WHEN p_admin THEN (
+            SELECT coalesce(json_object_agg(model, json_build_object('requests', requests, 'cost', cost) ORDER BY model), '{}')
+            FROM (SELECT model, sum(requests)::bigint AS requests, sum(cost_usd) AS cost
+                  FROM usage_models WHERE team_id = ANY (p_teams) AND day >= p_from AND day < p_to
+                  GROUP BY model) AS models) END)
     FROM total t
 $$;
 

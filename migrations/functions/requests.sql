@@ -6,16 +6,15 @@
 --   (SHA-256, hex) and {attempt}, an id by which the same request sends a statement again.
 
 -- NULL: go on. Otherwise the answer that the same request got before. Of twins, one waits here until the other's statement is done;
--- where that is not all of its work, `p_seconds` says until when it may be at it, and a repeat before that is refused.
+-- where that is not all of its work, `lease` says until when it may be at it, and a repeat before that is refused.
 -- A team's key is checked here only where this decides the answer; otherwise the change does it.
-CREATE OR REPLACE FUNCTION claim(p_request json, p_seconds integer) RETURNS json LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION claim(p_request json) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_caller text := p_request ->> 'caller';
     v_key bytea := decode(p_request ->> 'key', 'hex');
     v_digest bytea := decode(p_request ->> 'digest', 'hex');
     v_attempt uuid := p_request ->> 'attempt';
-    v_until timestamptz := now() + make_interval(secs => p_seconds);
     v_row idempotency_keys;
 BEGIN
     IF v_key IS NULL THEN
@@ -23,7 +22,7 @@ BEGIN
     END IF;
     LOOP
         INSERT INTO idempotency_keys (caller, key_hash, request_digest, attempt, claimed_until)
-        VALUES (v_caller, v_key, v_digest, v_attempt, v_until)
+        VALUES (v_caller, v_key, v_digest, v_attempt, now())
         ON CONFLICT DO NOTHING;
         IF FOUND THEN
             -- Each new one takes some of the old ones away.
@@ -37,7 +36,7 @@ BEGIN
         EXIT WHEN FOUND;
     END LOOP;
     IF p_request ->> 'key_id' IS NOT NULL THEN
-        PERFORM acting_team((p_request ->> 'key_id')::uuid);
+        PERFORM team_of_key((p_request ->> 'key_id')::uuid);
     END IF;
     IF v_row.created_at >= now() - interval '24 hours' THEN
         IF v_row.request_digest <> v_digest THEN
@@ -52,7 +51,7 @@ BEGIN
     END IF;
     -- It is over a day old, or whoever had claimed it is gone.
     UPDATE idempotency_keys
-    SET request_digest = v_digest, attempt = v_attempt, claimed_until = v_until, answer = NULL, created_at = now()
+    SET request_digest = v_digest, attempt = v_attempt, claimed_until = now(), answer = NULL, created_at = now()
     WHERE caller = v_caller AND key_hash = v_key;
     RETURN NULL;
 END $$;
@@ -98,17 +97,15 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
 $$;
 GRANT EXECUTE ON FUNCTION release TO llm_jobs_application;
 
--- Of a call that is settled: keeps its outcome, or, where there is none to keep, releases its request.
-CREATE OR REPLACE FUNCTION keep_or_release(p_request json, p_sealed text, p_settled json DEFAULT '{}') RETURNS boolean LANGUAGE plpgsql
+-- Of a claimed request whose work this statement ends: keeps the answer, with what of it is sealed. With an Idempotency-Key and nothing
+-- sealed there is nothing that a repeat could be given, so that the request is released.
+CREATE OR REPLACE FUNCTION finish(p_request json, p_sealed text, p_answer json) RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    IF p_request IS NULL THEN
-        RETURN false;
-    ELSIF p_sealed IS NULL THEN
+    IF p_request ->> 'key' IS NOT NULL AND p_sealed IS NULL THEN
         PERFORM release(p_request);
     ELSE
-        PERFORM keep(p_request, json_build_object('settled', p_settled, 'sealed', p_sealed));
+        PERFORM keep(p_request, json_build_object('answer', p_answer, 'sealed', p_sealed));
     END IF;
-    RETURN true;
 END $$;
-GRANT EXECUTE ON FUNCTION keep_or_release TO llm_jobs_application;
+GRANT EXECUTE ON FUNCTION finish TO llm_jobs_application;

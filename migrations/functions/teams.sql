@@ -171,7 +171,9 @@ BEGIN
         PERFORM fail('LJ010', format('default_model_group: ''%s'' is not among the team''s model groups',
                                      p_spec ->> 'default_model_group'));
     END IF;
-    RETURN json_build_object('resumed', v_resumed, 'marker', v_marker, 'litellm', litellm_wanted(v_team_id));
+    RETURN json_build_object(
+        'deadline', now() + make_interval(secs => p_lease_seconds), 'resumed', v_resumed, 'marker', v_marker,
+        'litellm', litellm_desired_team(v_team_id));
 END $$;
 GRANT EXECUTE ON FUNCTION begin_team TO llm_jobs_application;
 
@@ -218,29 +220,29 @@ GRANT EXECUTE ON FUNCTION abandon_team TO llm_jobs_application;
 -- What a change of a team answers: the team, and what LiteLLM is to be told of it.
 CREATE OR REPLACE FUNCTION changed_team(p_team_id text) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
-    v_litellm json := litellm_to_tell(ARRAY[p_team_id]) -> 0;
+    v_litellm json := litellm_changed(ARRAY[p_team_id]) -> 0;
     v_row teams;
 BEGIN
     UPDATE teams SET updated_at = now() WHERE team_id = p_team_id RETURNING * INTO v_row;
     RETURN json_build_object('team', team_json(v_row), 'litellm', v_litellm);
 END $$;
 
-CREATE OR REPLACE FUNCTION set_team_model_groups(p_team_id text, p_names text[]) RETURNS json LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION set_team_model_groups(p_team_id text, p_model_groups text[]) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    PERFORM hold_groups(p_names, '{}');
+    PERFORM hold_groups(p_model_groups, '{}');
     PERFORM locked_team(p_team_id);
-    PERFORM assign_model_groups(p_team_id, p_names);
+    PERFORM assign_model_groups(p_team_id, p_model_groups);
     RETURN changed_team(p_team_id);
 END $$;
 GRANT EXECUTE ON FUNCTION set_team_model_groups TO llm_jobs_application;
 
-CREATE OR REPLACE FUNCTION set_team_access_groups(p_team_id text, p_names text[]) RETURNS json LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION set_team_access_groups(p_team_id text, p_access_groups text[]) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    PERFORM hold_groups('{}', p_names);
+    PERFORM hold_groups('{}', p_access_groups);
     PERFORM locked_team(p_team_id);
-    PERFORM assign_access_groups(p_team_id, p_names);
+    PERFORM assign_access_groups(p_team_id, p_access_groups);
     RETURN changed_team(p_team_id);
 END $$;
 GRANT EXECUTE ON FUNCTION set_team_access_groups TO llm_jobs_application;
@@ -311,7 +313,7 @@ END $$;
 GRANT EXECUTE ON FUNCTION set_team_status TO llm_jobs_application;
 
 -- The team goes out of sight with its keys; its ledger and what it used stay, and its id stays taken. What it has open is cancelled by
--- `cancel_open_jobs` then, when nothing new can be opened any more. Until LiteLLM is known to have deleted it, too (`litellm_told`), the
+-- `cancel_open_jobs` then, when nothing new can be opened any more. Until LiteLLM is known to have deleted it, too (`litellm_synced`), the
 -- same request again goes on where this one ended.
 CREATE OR REPLACE FUNCTION delete_team(p_team_id text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -320,7 +322,7 @@ DECLARE
     v_hashes json;
 BEGIN
     SELECT * INTO v_row FROM teams WHERE team_id = p_team_id;
-    IF NOT FOUND OR v_row.status = 'creating' OR (v_row.status = 'deleted' AND NOT litellm_is_behind(v_row)) THEN
+    IF NOT FOUND OR v_row.status = 'creating' OR (v_row.status = 'deleted' AND NOT litellm_is_out_of_sync(v_row)) THEN
         PERFORM fail('LJ006', format('Team ''%s'' not found', p_team_id));
     END IF;
     PERFORM FROM virtual_keys WHERE team_id = p_team_id ORDER BY key_id FOR NO KEY UPDATE;
@@ -349,7 +351,7 @@ BEGIN
     PERFORM sweep_team(p_team_id);
     -- Waits for whoever still creates a job.
     UPDATE credit_accounts SET refill_due = NULL WHERE team_id = p_team_id;
-    SELECT count(complete_job(NULL, job_id, 'cancelled', '{}', 'The team was deleted')) INTO v_cancelled
+    SELECT count(complete_job('system', job_id, 'cancelled', '{}', 'The team was deleted')) INTO v_cancelled
     FROM (SELECT job_id FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
           -- One that was only just created can be in nobody's hands but those of who completes it at this moment.
           ORDER BY job_id FOR NO KEY UPDATE SKIP LOCKED) AS open_jobs;

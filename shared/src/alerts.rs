@@ -12,10 +12,9 @@
 //! body.
 
 use crate::{
-    database::{self, uuid},
     error::Result,
-    outbound, settings,
-    time::within,
+    function,
+    platform::{outbound, settings, time::within},
 };
 use axum::http::{self, Method, header};
 use bytes::Bytes;
@@ -51,12 +50,11 @@ async fn deliver_due() -> Result<()> {
     if secret.is_empty() {
         return Ok(());
     }
-    let due: Vec<Due> = database::call("SELECT take_alerts(NULL)::text AS answer", vec![]).await?;
+    let due: Vec<Due> = function!(take_alerts()).run().await?;
     for alert in due {
         // What does not arrive is due again later.
         if send(&secret, &alert).await == Some(true) {
-            let statement = "SELECT alert_delivered($1)::text AS answer";
-            database::call::<bool>(statement, vec![uuid(alert.alert_id)]).await?;
+            function!(alert_delivered(p_alert_id: alert.alert_id)).run::<bool>().await?;
         }
     }
     Ok(())
@@ -68,7 +66,7 @@ async fn send(secret: &str, alert: &Due) -> Option<bool> {
     let body = alert.body.get();
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()?;
     mac.update(format!("{timestamp}.{body}").as_bytes());
-    let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let signature = hex::encode(mac.finalize().into_bytes());
     let request = http::Request::builder()
         .method(Method::POST)
         .uri(&alert.url)

@@ -3,6 +3,7 @@
 //! An [`Error`] is what the caller gets to see: a stable code and a sentence. What is internal travels with it as its cause, which is
 //! logged together with the request's id and leaks nowhere else.
 
+use crate::platform::log;
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
@@ -155,7 +156,7 @@ impl Code {
         }
     }
 
-    /// The SQLSTATEs with which the functions of `migrations/` fail on purpose, listed in `0002_foundations.sql`.
+    /// The SQLSTATEs with which the functions of `migrations/` fail on purpose, listed in `foundations.sql`.
     pub fn from_sqlstate(sqlstate: &str) -> Option<Code> {
         Some(match sqlstate {
             "LJ001" => Code::Unauthenticated,
@@ -231,18 +232,13 @@ impl Error {
 
     /// Writes it to the log, for what happens outside of any request.
     pub fn log(self, what: &str) {
-        log(&format!("{what}: {}", self.cause.as_ref().unwrap_or(&self.detail)));
+        log::line(&format!("{what}: {}", self.cause.as_ref().unwrap_or(&self.detail)));
     }
 
     /// The body of the answer.
     pub fn body(&self) -> ErrorBody<'_> {
         ErrorBody { detail: &self.detail, code: self.code.answer().1 }
     }
-}
-
-/// Writes one line to the log, whatever it quotes: an end of a line in it would begin another one.
-pub(crate) fn log(line: &str) {
-    eprintln!("{}", line.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " "));
 }
 
 impl IntoResponse for Error {

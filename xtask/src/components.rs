@@ -3,7 +3,7 @@
 
 use crate::{
     processes, progress, project,
-    toolchain::{TARGET, Toolchain},
+    toolchain::{TARGET, ensure_target},
 };
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -53,9 +53,9 @@ struct Target {
 
 /// Builds components with the profile `release` to where spin.toml looks for them.
 pub fn build(scope: Scope) -> Result<()> {
-    let toolchain = Toolchain::obtain()?;
+    ensure_target()?;
     progress::step("Building the components", || {
-        let mut cargo = toolchain.cargo("build");
+        let mut cargo = project::cargo("build");
         cargo.args(["--release", "--target", TARGET]).args(packages(scope)?);
         processes::run("cargo build", &mut cargo)?;
         for (id, component) in read_manifest()? {
@@ -69,11 +69,10 @@ pub fn build(scope: Scope) -> Result<()> {
 
 /// Lints all components, and what they share, as compiled to WebAssembly. Any warning is an error.
 pub fn lint() -> Result<()> {
-    let toolchain = Toolchain::obtain()?;
+    ensure_target()?;
     progress::step("Linting the components", || {
-        let mut clippy = toolchain.clippy();
-        clippy.args(["--target", TARGET]).args(packages(Scope::WithTestOnly)?);
-        toolchain.deny_warnings(&mut clippy);
+        let mut clippy = project::cargo("clippy");
+        clippy.args(["--target", TARGET]).args(packages(Scope::WithTestOnly)?).args(["--", "-D", "warnings"]);
         processes::run("clippy for the components", &mut clippy)
     })
 }

@@ -1,7 +1,8 @@
 //! `cargo xtask`: everything that is done to this project from a shell: building, starting, testing, migrating.
 //!
 //! Reading order: this file names the commands; [`up`], [`test`] and [`migrate`] are one command each; [`components`]
-//! builds what [`toolchain`] can compile; the crate `private-postgres` runs private servers, and starts and stops programs.
+//! builds for the target that [`toolchain`] makes sure of; the crate `private-postgres` runs private servers, and starts
+//! and stops programs.
 
 mod application;
 mod bench;

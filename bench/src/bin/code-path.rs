@@ -4,7 +4,7 @@
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::{json, value::RawValue};
 use shared::{
-    call::{CallRequest, Streaming},
+    calls::{CallRequest, Streaming},
     litellm::{Answer, chat::completion},
 };
 use std::{

@@ -55,7 +55,7 @@ struct Server {
 }
 
 const LOOK_UP: &str = "SELECT lookup_key($1) ->> 'key_id'";
-const OPEN: &str = "SELECT open_call($1, $2, NULL, NULL, false, '{}', 60, 120, $3)";
+const OPEN: &str = "SELECT begin_call('key:' || $1::uuid, $2, NULL, NULL, false, '{}', 60, 120, $3)";
 const SETTLE: &str =
     "SELECT settle_call($1, $2, 'succeeded', $3, $4, $5, $6::text::numeric, $7, $8::json, NULL, true)";
 

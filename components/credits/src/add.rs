@@ -8,17 +8,14 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
     alerts,
-    api::PathSlug,
-    change,
-    change::Change,
-    database::{optional_text, text},
     error::{Error, Result},
-    input::{Amount, Body, Metadata, Prose, Slug, integer},
-    litellm::admin::Wanted,
-    settings,
-    team::tell_litellm,
+    function,
+    http::{Body, Mutation, PathTeam},
+    litellm::admin::DesiredTeam,
+    platform::settings,
+    teams::sync,
+    values::{Amount, Metadata, Prose, TeamId, Usd, Whole},
 };
-use spin_sdk::pg::ParameterValue;
 use utoipa::ToSchema;
 
 /// How many credits, by any of the names that the guides have for it, and why.
@@ -40,7 +37,7 @@ pub struct AddCredits {
 /// What was added.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Added {
-    team_id: String,
+    team_id: TeamId,
     credits_added: i64,
     credits_remaining: i64,
     transaction: Transaction,
@@ -52,19 +49,19 @@ pub struct Added {
 /// Add credits
 ///
 /// LiteLLM's budget is raised by what they are worth.
-#[utoipa::path(post, path = "/api/credits/teams/{team_id}/add", tag = "Credits", params(("team_id" = Slug, Path)),
+#[utoipa::path(post, path = "/api/credits/teams/{team_id}/add", tag = "Credits", params(("team_id" = TeamId, Path)),
     request_body = AddCredits, responses((status = 200, body = Added)))]
 pub async fn add(
-    change: Change,
-    PathSlug(team_id): PathSlug,
+    mutation: Mutation,
+    PathTeam(team_id): PathTeam,
     Body(body): Body<AddCredits>,
 ) -> Result<Json<Added>> {
     #[derive(Deserialize)]
     struct Answer {
         added: Added,
-        litellm: Wanted,
+        litellm: DesiredTeam,
     }
-    let Amount(amount) = match (body.credits_amount, body.amount, body.credits) {
+    let amount = match (body.credits_amount, body.amount, body.credits) {
         (Some(amount), None, None) | (None, Some(amount), None) | (None, None, Some(amount)) => amount,
         (None, None, None) => return Err(Error::invalid("credits_amount", "required")),
         _ => {
@@ -74,16 +71,15 @@ pub async fn add(
             ));
         }
     };
-    let parameters = vec![
-        text(team_id),
-        ParameterValue::Int64(amount),
-        optional_text(body.reason),
-        text(body.metadata),
-        text(settings::text("usd_per_credit").await?),
-    ];
-    let statement = change!("add_credits($2, $3, $4, $5::text::json, $6::text::numeric)");
-    let Answer { mut added, litellm } = change.run(statement, parameters).await?;
-    added.warnings = told(&change, litellm).await;
+    let function = function!(add_credits(
+        p_team_id: team_id,
+        p_amount: amount,
+        p_reason: body.reason,
+        p_metadata: body.metadata,
+        p_usd_per_credit: settings::parsed::<Usd>("usd_per_credit").await?,
+    ));
+    let Answer { mut added, litellm } = mutation.run(function).await?;
+    added.warnings = synced(&mutation, litellm).await;
     Ok(Json(added))
 }
 
@@ -99,24 +95,13 @@ pub struct AdjustCredits {
     metadata: Metadata,
 }
 
-/// -1,000,000,000 to 1,000,000,000, but not 0.
-#[derive(ToSchema)]
-#[schema(value_type = i64, minimum = -1_000_000_000, maximum = 1_000_000_000)]
-struct Correction(i64);
-
-impl<'de> Deserialize<'de> for Correction {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match integer(deserializer, -1_000_000_000, 1_000_000_000)? {
-            0 => Err(serde::de::Error::custom("expected a whole number other than 0")),
-            change => Ok(Self(change)),
-        }
-    }
-}
+/// A number of credits to add or to take away.
+type Correction = Whole<-1_000_000_000, 1_000_000_000>;
 
 /// What was corrected.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Adjusted {
-    team_id: String,
+    team_id: TeamId,
     credits_adjusted: i64,
     credits_remaining: i64,
     transaction: Transaction,
@@ -128,36 +113,38 @@ pub struct Adjusted {
 /// Correct a balance
 ///
 /// It can't take more than is available. LiteLLM's budget follows.
-#[utoipa::path(post, path = "/api/credits/teams/{team_id}/adjust", tag = "Credits", params(("team_id" = Slug, Path)),
+#[utoipa::path(post, path = "/api/credits/teams/{team_id}/adjust", tag = "Credits", params(("team_id" = TeamId, Path)),
     request_body = AdjustCredits,
     responses((status = 200, body = Adjusted), (status = 402, description = "`insufficient_credits`")))]
 pub async fn adjust(
-    change: Change,
-    PathSlug(team_id): PathSlug,
+    mutation: Mutation,
+    PathTeam(team_id): PathTeam,
     Body(body): Body<AdjustCredits>,
 ) -> Result<Json<Adjusted>> {
     #[derive(Deserialize)]
     struct Answer {
         adjusted: Adjusted,
-        litellm: Wanted,
+        litellm: DesiredTeam,
     }
-    let parameters = vec![
-        text(team_id),
-        ParameterValue::Int64(body.credits_amount.0),
-        text(body.reason),
-        text(body.metadata),
-        text(settings::text("usd_per_credit").await?),
-    ];
-    let statement = change!("adjust_credits($2, $3, $4, $5::text::json, $6::text::numeric)");
-    let Answer { mut adjusted, litellm } = change.run(statement, parameters).await?;
-    adjusted.warnings = told(&change, litellm).await;
+    if body.credits_amount.get() == 0 {
+        return Err(Error::invalid("credits_amount", "expected a whole number other than 0"));
+    }
+    let function = function!(adjust_credits(
+        p_team_id: team_id,
+        p_change: body.credits_amount,
+        p_reason: body.reason,
+        p_metadata: body.metadata,
+        p_usd_per_credit: settings::parsed::<Usd>("usd_per_credit").await?,
+    ));
+    let Answer { mut adjusted, litellm } = mutation.run(function).await?;
+    adjusted.warnings = synced(&mutation, litellm).await;
     alerts::deliver();
     Ok(Json(adjusted))
 }
 
 /// Warnings about what LiteLLM could not be told.
-async fn told(change: &Change, litellm: Wanted) -> Vec<String> {
-    match tell_litellm(change, litellm).await {
+async fn synced(mutation: &Mutation, litellm: DesiredTeam) -> Vec<String> {
+    match sync::after(mutation, litellm).await {
         Ok(()) => vec![],
         Err(_) => vec!["LiteLLM could not be told of the new budget; the team's next call does it".into()],
     }

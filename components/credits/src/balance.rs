@@ -3,38 +3,35 @@
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::PathSlug,
-    auth::Principal,
-    database::{self, text},
     error::{Error, Result},
-    input::{Body, Credits, Query, Slug, query_integer},
+    function,
+    http::{Body, Caller, Query, VisibleTeam},
+    values::{BudgetMode, CreditCount, RefillPeriod, TeamId},
 };
-use spin_sdk::pg::ParameterValue;
 use utoipa::{IntoParams, ToSchema};
 
 /// A team's credits: `remaining = allocated - used`, `available = remaining - reserved`.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Balance {
-    team_id: String,
+    team_id: TeamId,
     credits_allocated: i64,
     credits_used: i64,
     credits_remaining: i64,
     credits_reserved: i64,
     credits_available: i64,
-    budget_mode: String,
+    budget_mode: BudgetMode,
     credit_limit: Option<i64>,
     auto_refill: bool,
     refill_amount: Option<i64>,
-    refill_period: Option<String>,
+    refill_period: Option<RefillPeriod>,
     next_refill_at: Option<String>,
 }
 
 /// Read a balance
-#[utoipa::path(get, path = "/api/credits/teams/{team_id}/balance", tag = "Credits", params(("team_id" = Slug, Path)),
+#[utoipa::path(get, path = "/api/credits/teams/{team_id}/balance", tag = "Credits", params(("team_id" = TeamId, Path)),
     responses((status = 200, body = Balance)))]
-pub async fn get(principal: Principal, PathSlug(team_id): PathSlug) -> Result<Json<Balance>> {
-    principal.may_see(team_id.as_str())?;
-    database::call("SELECT get_balance($1)::text AS answer", vec![text(team_id)]).await.map(Json)
+pub async fn get(VisibleTeam(team_id): VisibleTeam) -> Result<Json<Balance>> {
+    function!(get_balance(p_team_id: team_id)).run().await.map(Json)
 }
 
 /// How many credits are asked for, in the body.
@@ -42,7 +39,7 @@ pub async fn get(principal: Principal, PathSlug(team_id): PathSlug) -> Result<Js
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"credits_required": 5}))]
 pub struct Check {
-    credits_required: Option<Credits>,
+    credits_required: Option<CreditCount>,
 }
 
 /// How many credits are asked for, in the query.
@@ -51,20 +48,14 @@ pub struct Check {
 #[into_params(parameter_in = Query)]
 pub struct CheckQuery {
     /// Instead of `credits_required` in the body.
-    #[serde(default, deserialize_with = "CheckQuery::number")]
-    credits_needed: Option<Credits>,
-}
-
-impl CheckQuery {
-    fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Credits>, D::Error> {
-        query_integer(deserializer, 0, 1_000_000_000).map(|number| Some(Credits(number)))
-    }
+    #[serde(default, deserialize_with = "CreditCount::optional_from_text")]
+    credits_needed: Option<CreditCount>,
 }
 
 /// Whether that many can be held now.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Checked {
-    team_id: String,
+    team_id: TeamId,
     available: bool,
     has_credits: bool,
     credits_required: i64,
@@ -76,14 +67,13 @@ pub struct Checked {
 ///
 /// Whether a job could be created now, or as many as the body or the query says. It changes nothing.
 #[utoipa::path(post, path = "/api/credits/teams/{team_id}/check", tag = "Credits",
-    params(("team_id" = Slug, Path), CheckQuery), request_body(content = Check), responses((status = 200, body = Checked)))]
+    params(("team_id" = TeamId, Path), CheckQuery), request_body(content = Check), responses((status = 200, body = Checked)))]
 pub async fn check(
-    principal: Principal,
-    PathSlug(team_id): PathSlug,
+    caller: Caller,
+    VisibleTeam(team_id): VisibleTeam,
     Query(query): Query<CheckQuery>,
     Body(body): Body<Check>,
 ) -> Result<Json<Checked>> {
-    principal.may_see(team_id.as_str())?;
     let required = match (body.credits_required, query.credits_needed) {
         (Some(_), Some(_)) => {
             return Err(Error::invalid(
@@ -92,8 +82,9 @@ pub async fn check(
             ));
         }
         (Some(required), None) | (None, Some(required)) => required,
-        (None, None) => Credits(1),
+        (None, None) => const { CreditCount::new(1) },
     };
-    let parameters = vec![text(team_id), ParameterValue::Int64(required.0), principal.key_id()];
-    database::call("SELECT check_credits($1, $2, $3)::text AS answer", parameters).await.map(Json)
+    let function =
+        function!(check_credits(p_actor: caller.actor(), p_team_id: team_id, p_required: required));
+    function.run().await.map(Json)
 }

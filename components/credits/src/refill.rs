@@ -3,15 +3,12 @@
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::PathSlug,
-    change,
-    change::Change,
-    database::{optional_text, text},
     error::{Error, Result},
-    input::{Amount, Body, Slug},
-    settings,
+    function,
+    http::{Body, Mutation, PathTeam},
+    platform::settings,
+    values::{Amount, RefillPeriod, TeamId, Usd},
 };
-use spin_sdk::pg::ParameterValue;
 use utoipa::ToSchema;
 
 /// Whether, how much and how often.
@@ -23,25 +20,16 @@ pub struct ConfigureAutoRefill {
     /// Required when enabled.
     refill_amount: Option<Amount>,
     /// Required when enabled.
-    refill_period: Option<Period>,
-}
-
-/// How often. Months are counted from the start: what began on a 31st comes on the last day of shorter months.
-#[derive(Deserialize, Serialize, Clone, Copy, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Period {
-    Daily,
-    Weekly,
-    Monthly,
+    refill_period: Option<RefillPeriod>,
 }
 
 /// What is set now.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct AutoRefill {
-    team_id: String,
+    team_id: TeamId,
     auto_refill_enabled: bool,
     refill_amount: Option<i64>,
-    refill_period: Option<String>,
+    refill_period: Option<RefillPeriod>,
     next_refill_at: Option<String>,
     message: String,
 }
@@ -51,10 +39,10 @@ pub struct AutoRefill {
 /// The first is due one period after it is enabled. Refills that are due are made when the account is next touched, one for each
 /// period. The same period again keeps its schedule.
 #[utoipa::path(post, path = "/api/credits/teams/{team_id}/configure-auto-refill", tag = "Credits",
-    params(("team_id" = Slug, Path)), request_body = ConfigureAutoRefill, responses((status = 200, body = AutoRefill)))]
+    params(("team_id" = TeamId, Path)), request_body = ConfigureAutoRefill, responses((status = 200, body = AutoRefill)))]
 pub async fn configure(
-    change: Change,
-    PathSlug(team_id): PathSlug,
+    mutation: Mutation,
+    PathTeam(team_id): PathTeam,
     Body(body): Body<ConfigureAutoRefill>,
 ) -> Result<Json<AutoRefill>> {
     if body.enabled && body.refill_amount.is_none() {
@@ -66,20 +54,12 @@ pub async fn configure(
             "required when enabled is true; expected daily, weekly or monthly",
         ));
     }
-    let period = body.refill_period.map(|period| match period {
-        Period::Daily => "daily",
-        Period::Weekly => "weekly",
-        Period::Monthly => "monthly",
-    });
-    let parameters = vec![
-        text(team_id),
-        ParameterValue::Boolean(body.enabled),
-        body.refill_amount.map_or(ParameterValue::DbNull, |Amount(amount)| ParameterValue::Int64(amount)),
-        optional_text(period),
-        text(settings::text("usd_per_credit").await?),
-    ];
-    change
-        .run(change!("configure_auto_refill($2, $3, $4, $5, $6::text::numeric)"), parameters)
-        .await
-        .map(Json)
+    let function = function!(configure_auto_refill(
+        p_team_id: team_id,
+        p_enabled: body.enabled,
+        p_amount: body.refill_amount,
+        p_period: body.refill_period,
+        p_usd_per_credit: settings::parsed::<Usd>("usd_per_credit").await?,
+    ));
+    mutation.run(function).await.map(Json)
 }

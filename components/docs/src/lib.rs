@@ -12,7 +12,7 @@
 mod file;
 mod pages;
 
-use shared::api::Api;
+use shared::http::Api;
 use std::sync::LazyLock;
 
 /// The routes of this component.

@@ -4,14 +4,11 @@ use axum::Json;
 use serde::Deserialize;
 use shared::{
     alerts,
-    api::PathJob,
-    auth::Principal,
-    change,
-    change::Change,
-    database::{optional_text, text, uuid},
     error::Result,
-    input::{Body, Metadata, Prose},
-    job::{CompletedJob, Completion},
+    function,
+    http::{Body, Caller, Mutation, PathOf},
+    jobs::{CompletedJob, Completion},
+    values::{FinalStatus, JobId, Metadata, Prose},
 };
 use utoipa::ToSchema;
 
@@ -29,36 +26,6 @@ pub struct CompleteJob {
     error_message: Option<Prose>,
 }
 
-/// How a job can end.
-#[derive(Deserialize, Clone, Copy, ToSchema)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-enum FinalStatus {
-    Completed,
-    Failed,
-    Cancelled,
-}
-
-impl FinalStatus {
-    fn word(self) -> &'static str {
-        match self {
-            FinalStatus::Completed => "completed",
-            FinalStatus::Failed => "failed",
-            FinalStatus::Cancelled => "cancelled",
-        }
-    }
-}
-
-impl TryFrom<String> for FinalStatus {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let all = [FinalStatus::Completed, FinalStatus::Failed, FinalStatus::Cancelled];
-        all.into_iter()
-            .find(|status| status.word() == text)
-            .ok_or("expected one of completed, failed, cancelled")
-    }
-}
-
 /// Complete a job
 ///
 /// Credits are deducted when the status is `completed`, no call failed, and none were deducted for it before. Calls that are still open
@@ -67,22 +34,21 @@ impl TryFrom<String> for FinalStatus {
     request_body = CompleteJob,
     responses((status = 200, body = CompletedJob), (status = 409, description = "`job_finished`")))]
 pub async fn complete(
-    principal: Principal,
-    change: Change,
-    PathJob(job_id): PathJob,
+    caller: Caller,
+    mutation: Mutation,
+    PathOf(job_id): PathOf<JobId>,
     Body(end): Body<CompleteJob>,
 ) -> Result<Json<CompletedJob>> {
-    let parameters = vec![
-        principal.key_id(),
-        uuid(job_id),
-        text(end.status.word()),
-        text(end.metadata),
-        optional_text(end.error_message),
-    ];
-    let Completion { completion, alerts } =
-        change.insist(change!("complete_job($2, $3, $4, $5::text::json, $6)"), parameters).await?;
+    let function = function!(complete_job(
+        p_actor: caller.actor(),
+        p_job_id: job_id,
+        p_status: end.status,
+        p_metadata: end.metadata,
+        p_error_message: end.error_message,
+    ));
+    let Completion { completion, alerts } = mutation.run_repeatable(function).await?;
     if alerts {
         alerts::deliver();
     }
-    Ok(Json(completion.into()))
+    Ok(Json(completion))
 }

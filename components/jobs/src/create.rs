@@ -3,17 +3,13 @@
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
-    auth::Principal,
-    change,
-    change::Change,
-    database::{optional_text, text, uuid},
     error::Result,
-    input::{Body, Label, Metadata, Seconds, Slug},
-    settings,
+    function,
+    http::{Body, Caller, Mutation},
+    platform::settings,
+    values::{JobId, JobStatus, Label, Metadata, TeamId, Whole},
 };
-use spin_sdk::pg::ParameterValue;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 /// What a job is for.
 #[derive(Deserialize, ToSchema)]
@@ -21,21 +17,21 @@ use uuid::Uuid;
 #[schema(example = json!({"team_id": "acme-engineering", "job_type": "resume_analysis", "user_id": "jane@acme.com"}))]
 pub struct CreateJob {
     /// The key's team.
-    team_id: Slug,
+    team_id: TeamId,
     user_id: Option<Label>,
     job_type: Label,
     #[serde(default)]
     metadata: Metadata,
     /// Up to 30 days; without it, what the variable `job_lifetime_seconds` says.
-    expires_in_seconds: Option<Seconds<2_592_000>>,
+    expires_in_seconds: Option<Whole<1, 2_592_000>>,
 }
 
 /// A new job. It holds a credit until it ends or `expires_at` passes.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct CreatedJob {
-    job_id: String,
-    /// `pending`.
-    status: String,
+    job_id: JobId,
+    /// `pending`; of a repeat, what it is by now.
+    status: JobStatus,
     created_at: String,
     expires_at: String,
 }
@@ -47,22 +43,22 @@ pub struct CreatedJob {
     responses((status = 200, body = CreatedJob), (status = 402, description = "`insufficient_credits`"),
         (status = 404, description = "`not_found`")))]
 pub async fn create(
-    principal: Principal,
-    change: Change,
+    caller: Caller,
+    mutation: Mutation,
     Body(new): Body<CreateJob>,
 ) -> Result<Json<CreatedJob>> {
     let lifetime = match new.expires_in_seconds {
-        Some(Seconds(seconds)) => seconds,
+        Some(seconds) => seconds.as_i32(),
         None => settings::parsed("job_lifetime_seconds").await?,
     };
-    let parameters = vec![
-        principal.key_id(),
-        text(new.team_id),
-        optional_text(new.user_id),
-        text(new.job_type),
-        text(new.metadata),
-        ParameterValue::Int32(lifetime),
-        uuid(Uuid::now_v7()),
-    ];
-    change.insist(change!("create_job($2, $3, $4, $5, $6::text::json, $7, $8)"), parameters).await.map(Json)
+    let function = function!(create_job(
+        p_actor: caller.actor(),
+        p_team_id: new.team_id,
+        p_user_id: new.user_id,
+        p_job_type: new.job_type,
+        p_metadata: new.metadata,
+        p_lifetime_seconds: lifetime,
+        p_job_id: JobId::new_v7(),
+    ));
+    mutation.run_repeatable(function).await.map(Json)
 }

@@ -4,14 +4,12 @@
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
-    alerts, change,
-    change::Change,
-    database,
+    alerts,
     error::Result,
-    input::{Body, NoFields},
-    settings,
+    function,
+    http::{Body, Mutation, NoFields},
+    platform::settings,
 };
-use spin_sdk::pg::ParameterValue;
 use utoipa::ToSchema;
 
 /// What was done.
@@ -31,7 +29,7 @@ pub struct Expired {
 /// due are made, alerts that did not arrive are sent again. Tables for the months to come are made, and those older than the variable
 /// `retention_months` are dropped, unless that is 0.
 #[utoipa::path(post, path = "/api/jobs/expire", tag = "Jobs", responses((status = 200, body = Expired)))]
-pub async fn expire(change: Change, Body(NoFields {}): Body<NoFields>) -> Result<Json<Expired>> {
+pub async fn expire(mutation: Mutation, Body(NoFields {}): Body<NoFields>) -> Result<Json<Expired>> {
     #[derive(Deserialize)]
     struct Jobs {
         expired_jobs: i64,
@@ -41,10 +39,10 @@ pub async fn expire(change: Change, Body(NoFields {}): Body<NoFields>) -> Result
         months_made: i64,
         months_dropped: i64,
     }
-    let Jobs { expired_jobs } = change.run(change!("expire_jobs()"), vec![]).await?;
-    let kept = ParameterValue::Int32(settings::parsed("retention_months").await?);
+    let Jobs { expired_jobs } = mutation.run(function!(expire_jobs())).await?;
+    let months: i32 = settings::parsed("retention_months").await?;
     // On its own, since it locks whole tables for a moment. Where it can't have them at once, the next time does it.
-    let months = database::call::<Months>("SELECT keep_months($1)::text AS answer", vec![kept]).await;
+    let months = function!(keep_months(p_months: months)).run::<Months>().await;
     let Months { months_made, months_dropped } = months.unwrap_or_else(|error| {
         error.log("keeping the monthly tables");
         Months::default()

@@ -13,7 +13,7 @@ mod expire;
 mod metadata;
 mod read;
 
-use shared::api::Api;
+use shared::http::Api;
 use std::sync::LazyLock;
 
 /// The routes of this component.

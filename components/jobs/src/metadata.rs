@@ -4,13 +4,10 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::{
-    api::PathJob,
-    auth::Principal,
-    change,
-    change::Change,
-    database::{text, uuid},
     error::Result,
-    input::{Body, Metadata},
+    function,
+    http::{Body, Caller, Mutation, PathOf},
+    values::{JobId, Metadata},
 };
 use utoipa::ToSchema;
 
@@ -25,7 +22,7 @@ pub struct MergeMetadata {
 /// All of a job's metadata.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct JobMetadata {
-    job_id: String,
+    job_id: JobId,
     #[schema(value_type = Object)]
     metadata: Box<RawValue>,
     updated_at: String,
@@ -37,11 +34,12 @@ pub struct JobMetadata {
 #[utoipa::path(patch, path = "/api/jobs/{job_id}/metadata", tag = "Jobs", params(("job_id" = Uuid, Path)),
     request_body = MergeMetadata, responses((status = 200, body = JobMetadata)))]
 pub async fn merge(
-    principal: Principal,
-    change: Change,
-    PathJob(job_id): PathJob,
+    caller: Caller,
+    mutation: Mutation,
+    PathOf(job_id): PathOf<JobId>,
     Body(body): Body<MergeMetadata>,
 ) -> Result<Json<JobMetadata>> {
-    let parameters = vec![principal.key_id(), uuid(job_id), text(body.metadata)];
-    change.run(change!("merge_job_metadata($2, $3, $4::text::json)"), parameters).await.map(Json)
+    let function =
+        function!(merge_job_metadata(p_actor: caller.actor(), p_job_id: job_id, p_metadata: body.metadata));
+    mutation.run(function).await.map(Json)
 }

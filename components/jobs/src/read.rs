@@ -1,48 +1,25 @@
 //! Reading jobs.
 
 use axum::Json;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
 use shared::{
-    api::{PathJob, PathSlug},
-    auth::Principal,
-    database::{self, optional_text, text, uuid},
     error::{Error, Result},
-    input::{Label, Page, Query, Slug},
-    job::Sums,
-    money::Usd,
+    function,
+    http::{Caller, PageLimit, PageOffset, PathOf, Query, VisibleTeam, default_limit},
+    jobs::Sums,
+    values::{CallId, CallStatus, GroupName, JobId, JobStatus, Label, TeamId, Usd},
 };
-use spin_sdk::pg::ParameterValue;
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
-
-/// A job as SQL tells it.
-#[derive(Deserialize)]
-struct Row {
-    job_id: String,
-    team_id: String,
-    user_id: Option<String>,
-    job_type: String,
-    status: String,
-    metadata: Box<RawValue>,
-    error_message: Option<String>,
-    created_at: String,
-    started_at: Option<String>,
-    completed_at: Option<String>,
-    expires_at: String,
-    sums: Sums,
-    credit_applied: bool,
-}
 
 /// A job with the sums over its calls.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Job {
-    job_id: String,
-    team_id: String,
+    job_id: JobId,
+    team_id: TeamId,
     user_id: Option<String>,
     job_type: String,
-    /// `pending`, `in_progress`, `completed`, `failed`, `cancelled` or `expired`.
-    status: String,
+    status: JobStatus,
     #[schema(value_type = Object)]
     metadata: Box<RawValue>,
     error_message: Option<String>,
@@ -50,39 +27,29 @@ pub struct Job {
     started_at: Option<String>,
     completed_at: Option<String>,
     expires_at: String,
-    #[serde(flatten)]
-    sums: Sums,
+    total_calls: i64,
+    /// Calls that a model answered.
+    successful_calls: i64,
+    /// Calls that no model answered.
+    failed_calls: i64,
+    /// Tokens of all prompts and answers.
+    total_tokens: i64,
+    /// What the calls cost in US dollars, as far as that is known; `null` when nothing is.
+    total_cost_usd: Option<Usd>,
+    /// Calls whose cost is not known, or not yet.
+    unpriced_calls: i64,
+    /// Milliseconds from a call's arrival to its answer's end, on average.
+    avg_latency_ms: i64,
     credit_applied: bool,
-}
-
-impl From<Row> for Job {
-    fn from(row: Row) -> Self {
-        Self {
-            job_id: row.job_id,
-            team_id: row.team_id,
-            user_id: row.user_id,
-            job_type: row.job_type,
-            status: row.status,
-            metadata: row.metadata,
-            error_message: row.error_message,
-            created_at: row.created_at,
-            started_at: row.started_at,
-            completed_at: row.completed_at,
-            expires_at: row.expires_at,
-            sums: row.sums,
-            credit_applied: row.credit_applied,
-        }
-    }
 }
 
 /// A call of a job.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Call {
-    call_id: String,
+    call_id: CallId,
     purpose: Option<String>,
-    model_group: String,
-    /// `open`, `succeeded`, `failed`, `cancelled` or `abandoned`.
-    status: String,
+    model_group: GroupName,
+    status: CallStatus,
     streamed: bool,
     tokens: i64,
     prompt_tokens: i64,
@@ -121,24 +88,23 @@ pub struct JobWithCalls {
 /// With its calls.
 #[utoipa::path(get, path = "/api/jobs/{job_id}", tag = "Jobs", params(("job_id" = Uuid, Path)),
     responses((status = 200, body = JobWithCalls)))]
-pub async fn get(principal: Principal, PathJob(job_id): PathJob) -> Result<Json<JobWithCalls>> {
+pub async fn get(caller: Caller, PathOf(job_id): PathOf<JobId>) -> Result<Json<JobWithCalls>> {
     #[derive(Deserialize)]
     struct Answer {
-        job: Row,
+        job: Job,
         calls: Vec<Call>,
     }
-    let parameters = vec![uuid(job_id), optional_text(principal.team_id())];
-    let Answer { job, calls } = database::call("SELECT get_job($1, $2)::text AS answer", parameters).await?;
-    Ok(Json(JobWithCalls { job: job.into(), calls }))
+    let Answer { job, calls } = function!(get_job(p_actor: caller.reader(), p_job_id: job_id)).run().await?;
+    Ok(Json(JobWithCalls { job, calls }))
 }
 
 /// What a job cost, and each of its calls.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct JobCosts {
-    job_id: String,
-    team_id: String,
+    job_id: JobId,
+    team_id: TeamId,
     job_type: String,
-    status: String,
+    status: JobStatus,
     costs: Sums,
     credit_applied: bool,
     breakdown: Vec<CallCost>,
@@ -147,9 +113,9 @@ pub struct JobCosts {
 /// What a call cost.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct CallCost {
-    call_id: String,
+    call_id: CallId,
     purpose: Option<String>,
-    model_group: String,
+    model_group: GroupName,
     prompt_tokens: i64,
     completion_tokens: i64,
     /// `null`: not known, or not yet.
@@ -160,9 +126,8 @@ pub struct CallCost {
 /// Read a job's costs
 #[utoipa::path(get, path = "/api/jobs/{job_id}/costs", tag = "Jobs", params(("job_id" = Uuid, Path)),
     responses((status = 200, body = JobCosts)))]
-pub async fn costs(principal: Principal, PathJob(job_id): PathJob) -> Result<Json<JobCosts>> {
-    let parameters = vec![uuid(job_id), optional_text(principal.team_id())];
-    database::call("SELECT get_job_costs($1, $2)::text AS answer", parameters).await.map(Json)
+pub async fn costs(caller: Caller, PathOf(job_id): PathOf<JobId>) -> Result<Json<JobCosts>> {
+    function!(get_job_costs(p_actor: caller.reader(), p_job_id: job_id)).run().await.map(Json)
 }
 
 /// Which jobs are asked for.
@@ -170,82 +135,55 @@ pub async fn costs(principal: Principal, PathJob(job_id): PathJob) -> Result<Jso
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct JobFilter {
-    /// At most this many.
-    #[serde(default = "Page::default_limit", deserialize_with = "Page::limit")]
-    #[param(minimum = 1, maximum = 1000, default = 50, required = false)]
-    limit: i64,
+    /// At most this many jobs.
+    #[serde(default = "default_limit", deserialize_with = "PageLimit::from_text")]
+    #[param(value_type = i64, minimum = 1, maximum = 1000, default = 50, required = false)]
+    limit: PageLimit,
     /// Starting after this many. Not beside `cursor`.
-    #[serde(default, deserialize_with = "Page::optional_offset")]
+    #[serde(default, deserialize_with = "PageOffset::optional_from_text")]
     #[param(value_type = Option<i64>, minimum = 0, maximum = 1_000_000_000_000_i64)]
-    offset: Option<i64>,
+    offset: Option<PageOffset>,
     /// The `next_cursor` of the page before.
-    cursor: Option<Uuid>,
-    /// In any case.
+    cursor: Option<JobId>,
+    /// A job's status, in capital letters or small ones.
+    #[serde(default, deserialize_with = "status")]
     #[param(value_type = Option<String>, pattern = "^(pending|in_progress|completed|failed|cancelled|expired)$")]
     status: Option<JobStatus>,
     job_type: Option<Label>,
     user_id: Option<Label>,
 }
 
-/// A job's status, in any case.
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct JobStatus(String);
-
-impl TryFrom<String> for JobStatus {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        const ALL: [&str; 6] = ["pending", "in_progress", "completed", "failed", "cancelled", "expired"];
-        let status = text.to_ascii_lowercase();
-        if ALL.contains(&status.as_str()) {
-            Ok(Self(status))
-        } else {
-            Err(format!("expected one of {}", ALL.join(", ")))
-        }
-    }
+fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<JobStatus>, D::Error> {
+    let word = String::deserialize(deserializer)?.to_ascii_lowercase();
+    JobStatus::try_from(word).map(Some).map_err(D::Error::custom)
 }
 
 /// A page of a team's jobs, newest first.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Jobs {
-    team_id: String,
-    /// All that the filter lets pass.
+    team_id: TeamId,
+    /// How many jobs the filter lets pass, on all pages.
     total: i64,
     jobs: Vec<Job>,
     /// The `cursor` for the next page; `null` on the last.
-    next_cursor: Option<Uuid>,
+    next_cursor: Option<JobId>,
 }
 
 /// List a team's jobs
-#[utoipa::path(get, path = "/api/teams/{team_id}/jobs", tag = "Jobs", params(("team_id" = Slug, Path), JobFilter),
+#[utoipa::path(get, path = "/api/teams/{team_id}/jobs", tag = "Jobs", params(("team_id" = TeamId, Path), JobFilter),
     responses((status = 200, body = Jobs)))]
-pub async fn list(
-    principal: Principal,
-    PathSlug(team_id): PathSlug,
-    Query(filter): Query<JobFilter>,
-) -> Result<Json<Jobs>> {
-    #[derive(Deserialize)]
-    struct Answer {
-        team_id: String,
-        total: i64,
-        next: Option<Uuid>,
-        jobs: Vec<Row>,
-    }
-    principal.may_see(team_id.as_str())?;
+pub async fn list(VisibleTeam(team_id): VisibleTeam, Query(filter): Query<JobFilter>) -> Result<Json<Jobs>> {
     if filter.cursor.is_some() && filter.offset.is_some() {
         return Err(Error::invalid("cursor", "given beside offset; expected one of them"));
     }
-    let parameters = vec![
-        text(team_id),
-        optional_text(filter.status.map(|status| status.0)),
-        optional_text(filter.job_type),
-        optional_text(filter.user_id),
-        ParameterValue::Int64(filter.limit),
-        ParameterValue::Int64(filter.offset.unwrap_or_default()),
-        filter.cursor.map_or(ParameterValue::DbNull, uuid),
-    ];
-    let statement = "SELECT list_jobs($1, $2, $3, $4, $5, $6, $7)::text AS answer";
-    let Answer { team_id, total, next, jobs } = database::call(statement, parameters).await?;
-    Ok(Json(Jobs { team_id, total, jobs: jobs.into_iter().map(Job::from).collect(), next_cursor: next }))
+    let function = function!(list_jobs(
+        p_team_id: team_id,
+        p_status: filter.status,
+        p_job_type: filter.job_type,
+        p_user_id: filter.user_id,
+        p_limit: filter.limit,
+        p_offset: filter.offset.map_or(0, PageOffset::get),
+        p_before_job: filter.cursor,
+    ));
+    function.run().await.map(Json)
 }

@@ -2,12 +2,10 @@
 
 use axum::response::Response;
 use shared::{
-    api::PathJob,
-    auth::TeamKey,
-    call::{CallBody, CallRequest, Form, NewJobBody, Place, Streaming, relay::stream},
-    change::Change,
+    calls::{CallBody, CallRequest, Form, NewJobBody, Place, Streaming, relay::stream},
     error::Result,
-    input::RawBody,
+    http::{Mutation, PathOf, RawBody, TeamKey},
+    values::JobId,
 };
 
 /// Make a streamed call
@@ -23,12 +21,12 @@ use shared::{
         (status = 504, description = "`llm_timeout`")))]
 pub async fn llm_call_stream(
     key: TeamKey,
-    change: Change,
-    PathJob(job_id): PathJob,
+    mutation: Mutation,
+    PathOf(job_id): PathOf<JobId>,
     RawBody(body): RawBody,
 ) -> Result<Response> {
     let request = CallRequest::parse(&body, Streaming::Always)?;
-    stream(&key, &change, Place::Job(job_id), &request, Form::Own).await
+    stream(&key, &mutation, Place::Job(job_id), &request, Form::Own).await
 }
 
 /// Create a job, make its streamed call and complete it
@@ -43,9 +41,9 @@ pub async fn llm_call_stream(
         (status = 504, description = "`llm_timeout`")))]
 pub async fn create_and_call_stream(
     key: TeamKey,
-    change: Change,
+    mutation: Mutation,
     RawBody(body): RawBody,
 ) -> Result<Response> {
     let (job, request) = CallRequest::parse_with_job(&body, Streaming::Always)?;
-    stream(&key, &change, Place::NewJob(&job), &request, Form::Own).await
+    stream(&key, &mutation, Place::NewJob(&job), &request, Form::Own).await
 }

@@ -9,7 +9,7 @@
 
 mod call;
 
-use shared::api::Api;
+use shared::http::Api;
 use std::sync::LazyLock;
 
 /// The routes of this component.

@@ -4,22 +4,19 @@ use axum::{Json, response::Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::{
-    api::PathJob,
-    auth::TeamKey,
-    call::{Answered, CallBody, CallRequest, NewJobBody, Place, Settled, Streaming, buffered::complete},
-    change::Change,
+    calls::{Answered, CallBody, CallRequest, NewJobBody, Place, Settled, Streaming, buffered::complete},
     error::Result,
-    input::RawBody,
-    job::{CompletedJob, Costs},
+    http::{Mutation, PathOf, RawBody, TeamKey},
+    jobs::Costs,
+    values::{CallId, GroupName, JobId, JobStatus},
 };
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 /// The model's answer, and what the caller may know about how it came to be.
 #[derive(Serialize, ToSchema)]
 pub struct CallAnswer {
-    call_id: Uuid,
+    call_id: CallId,
     /// The model's message with `finish_reason`.
     #[schema(value_type = Object, example = json!({"role": "assistant", "content": "Hello!", "finish_reason": "stop"}))]
     response: BTreeMap<String, Box<RawValue>>,
@@ -32,7 +29,7 @@ pub struct CallMetadata {
     tokens_used: i64,
     #[schema(value_type = i64)]
     latency_ms: u128,
-    model_group: String,
+    model_group: GroupName,
 }
 
 fn metadata(answered: &Answered) -> CallMetadata {
@@ -54,8 +51,8 @@ fn metadata(answered: &Answered) -> CallMetadata {
         (status = 504, description = "`llm_timeout`")))]
 pub async fn llm_call(
     key: TeamKey,
-    change: Change,
-    PathJob(job_id): PathJob,
+    mutation: Mutation,
+    PathOf(job_id): PathOf<JobId>,
     RawBody(body): RawBody,
 ) -> Result<Response> {
     let request = CallRequest::parse(&body, Streaming::Never)?;
@@ -63,16 +60,16 @@ pub async fn llm_call(
         let metadata = metadata(&answered);
         Ok(Json(CallAnswer { call_id: answered.call_id, response: answered.response()?, metadata }))
     };
-    complete(&key, &change, Place::Job(job_id), &request, form).await
+    complete(&key, &mutation, Place::Job(job_id), &request, form).await
 }
 
 /// The model's answer, and the job that it was.
 #[derive(Serialize, ToSchema)]
 pub struct JobAnswer {
-    job_id: Uuid,
-    call_id: Uuid,
+    job_id: JobId,
+    call_id: CallId,
     /// `completed`; `in_progress` if the database went away before that could be written, which follows then.
-    status: String,
+    status: JobStatus,
     completed_at: Option<String>,
     /// The model's message with `finish_reason`.
     #[schema(value_type = Object, example = json!({"role": "assistant", "content": "Hello!", "finish_reason": "stop"}))]
@@ -90,13 +87,12 @@ pub struct JobAnswer {
         (status = 403, description = "`model_group_denied`"), (status = 429, description = "`rate_limited`"),
         (status = 502, description = "`llm_failed`"),
         (status = 504, description = "`llm_timeout`")))]
-pub async fn create_and_call(key: TeamKey, change: Change, RawBody(body): RawBody) -> Result<Response> {
+pub async fn create_and_call(key: TeamKey, mutation: Mutation, RawBody(body): RawBody) -> Result<Response> {
     let (job, request) = CallRequest::parse_with_job(&body, Streaming::Never)?;
     let form = |answered: Answered, settled: Settled| {
-        let ended: Option<CompletedJob> = settled.completion.map(|completion| completion.completion.into());
-        let (status, completed_at, costs) = match ended {
-            Some(job) => (job.status, Some(job.completed_at), Some(job.costs)),
-            None => ("in_progress".into(), None, None),
+        let (status, completed_at, costs) = match settled.completion.map(|completion| completion.completion) {
+            Some(job) => (job.status.into(), Some(job.completed_at), Some(job.costs)),
+            None => (JobStatus::InProgress, None, None),
         };
         Ok(Json(JobAnswer {
             job_id: answered.job_id,
@@ -108,5 +104,5 @@ pub async fn create_and_call(key: TeamKey, change: Change, RawBody(body): RawBod
             costs,
         }))
     };
-    complete(&key, &change, Place::NewJob(&job), &request, form).await
+    complete(&key, &mutation, Place::NewJob(&job), &request, form).await
 }

@@ -4,14 +4,16 @@ use axum::{Json, http::HeaderMap, response::Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::{
-    auth::TeamKey,
-    call::{
+    calls::{
         Answered, CallBody, CallRequest, Form, NewJob, Place, Streaming, buffered::complete, relay::stream,
     },
-    change::{Change, JOB_ID},
     error::{Code, Error, Result},
-    input::{Metadata, RawBody},
-    openai::{ErrorBody, Usage, id},
+    http::{
+        Mutation, RawBody, TeamKey,
+        mutation::JOB_ID,
+        openai::{ErrorBody, Usage, id},
+    },
+    values::{GroupName, JobId, Metadata},
 };
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -27,7 +29,7 @@ pub struct ChatCompletion {
     object: &'static str,
     created: u64,
     /// The model group.
-    model: String,
+    model: GroupName,
     choices: [ChatChoice; 1],
     usage: Usage,
 }
@@ -61,7 +63,7 @@ pub struct ChatChoice {
         (status = 504, body = ErrorBody<'static>, description = "`llm_timeout`")))]
 pub async fn create(
     key: TeamKey,
-    change: Change,
+    mutation: Mutation,
     headers: HeaderMap,
     RawBody(body): RawBody,
 ) -> Result<Response> {
@@ -73,6 +75,7 @@ pub async fn create(
                 .to_str()
                 .ok()
                 .and_then(|id| Uuid::try_parse(id).ok())
+                .map(JobId)
                 .ok_or_else(|| Error::new(Code::NotFound, "Job not found"))?,
         ),
         None => {
@@ -83,9 +86,9 @@ pub async fn create(
     };
     if request.streamed {
         let form = Form::OpenAi { include_usage: request.include_usage };
-        return stream(&key, &change, place, &request, form).await;
+        return stream(&key, &mutation, place, &request, form).await;
     }
-    complete(&key, &change, place, &request, |answered, _| Ok(Json(completion(answered)))).await
+    complete(&key, &mutation, place, &request, |answered, _| Ok(Json(completion(answered)))).await
 }
 
 fn completion(answered: Answered) -> ChatCompletion {

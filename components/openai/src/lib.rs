@@ -14,7 +14,10 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use shared::{api::Api, error::Error, openai::ErrorBody};
+use shared::{
+    error::Error,
+    http::{Api, openai::ErrorBody},
+};
 use std::sync::LazyLock;
 
 /// The routes of this component.

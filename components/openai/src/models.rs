@@ -3,12 +3,10 @@
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::PathSlug,
-    auth::TeamKey,
-    database::{self, text},
     error::Result,
-    input::Slug,
-    openai::ErrorBody,
+    function,
+    http::{PathOf, TeamKey, openai::ErrorBody},
+    values::GroupName,
 };
 use utoipa::ToSchema;
 
@@ -22,7 +20,7 @@ pub struct ModelList {
 /// A model group in OpenAI's form.
 #[derive(Serialize, ToSchema)]
 pub struct Model {
-    id: String,
+    id: GroupName,
     object: &'static str,
     created: i64,
     owned_by: &'static str,
@@ -31,7 +29,7 @@ pub struct Model {
 /// What SQL tells of a group.
 #[derive(Deserialize)]
 struct Group {
-    group_name: String,
+    group_name: GroupName,
     created: i64,
 }
 
@@ -47,17 +45,15 @@ impl From<Group> for Model {
 #[utoipa::path(get, path = "/v1/models", tag = "OpenAI",
     responses((status = 200, body = ModelList), (status = 401, body = ErrorBody<'static>)))]
 pub async fn list(key: TeamKey) -> Result<Json<ModelList>> {
-    let groups: Vec<Group> =
-        database::call("SELECT list_openai_models($1)::text AS answer", vec![text(key.team_id)]).await?;
+    let groups: Vec<Group> = function!(list_openai_models(p_team_id: key.team_id)).run().await?;
     Ok(Json(ModelList { object: "list", data: groups.into_iter().map(Model::from).collect() }))
 }
 
 /// Read a model
-#[utoipa::path(get, path = "/v1/models/{group_name}", tag = "OpenAI", params(("group_name" = Slug, Path)),
+#[utoipa::path(get, path = "/v1/models/{group_name}", tag = "OpenAI", params(("group_name" = GroupName, Path)),
     responses((status = 200, body = Model), (status = 401, body = ErrorBody<'static>),
         (status = 404, body = ErrorBody<'static>)))]
-pub async fn get(key: TeamKey, PathSlug(name): PathSlug) -> Result<Json<Model>> {
-    let parameters = vec![text(key.team_id), text(name)];
-    let group: Group = database::call("SELECT get_openai_model($1, $2)::text AS answer", parameters).await?;
+pub async fn get(key: TeamKey, PathOf(name): PathOf<GroupName>) -> Result<Json<Model>> {
+    let group: Group = function!(get_openai_model(p_team_id: key.team_id, p_group_name: name)).run().await?;
     Ok(Json(group.into()))
 }

@@ -4,20 +4,19 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::{
-    api::PathSlug,
-    auth::Principal,
-    database::{self, text},
     error::Result,
-    input::{Page, Query, Slug},
+    function,
+    http::{Page, Query, VisibleTeam},
+    values::{AlertKind, TeamId},
 };
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// An alert.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Alert {
-    alert_id: String,
-    /// `credits_80_percent`, `credits_100_percent` or `team_suspended`.
-    kind: String,
+    alert_id: Uuid,
+    kind: AlertKind,
     message: String,
     #[schema(value_type = Object)]
     details: Box<RawValue>,
@@ -31,7 +30,7 @@ pub struct Alert {
 /// A page of a team's alerts, newest first.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Alerts {
-    team_id: String,
+    team_id: TeamId,
     total: i64,
     alerts: Vec<Alert>,
 }
@@ -41,15 +40,9 @@ pub struct Alerts {
 /// Raised when 80 % and 100 % of the credits are used, and when the team is suspended. With a `webhook_url` they are also sent there, at
 /// least once, as `{"alert_id", "team_id", "kind", "message", "details", "created_at"}` with `x-webhook-signature: sha256=<hex>`: the
 /// HMAC-SHA256 of `x-webhook-timestamp`, a dot, and the body.
-#[utoipa::path(get, path = "/api/teams/{team_id}/alerts", tag = "Reports", operation_id = "alerts", params(("team_id" = Slug, Path), Page),
+#[utoipa::path(get, path = "/api/teams/{team_id}/alerts", tag = "Reports", operation_id = "alerts", params(("team_id" = TeamId, Path), Page),
     responses((status = 200, body = Alerts)))]
-pub async fn list(
-    principal: Principal,
-    PathSlug(team_id): PathSlug,
-    Query(page): Query<Page>,
-) -> Result<Json<Alerts>> {
-    principal.may_see(team_id.as_str())?;
-    let mut parameters = page.parameters();
-    parameters.insert(0, text(team_id));
-    database::call("SELECT list_alerts($1, $2, $3)::text AS answer", parameters).await.map(Json)
+pub async fn list(VisibleTeam(team_id): VisibleTeam, Query(page): Query<Page>) -> Result<Json<Alerts>> {
+    let function = function!(list_alerts(p_team_id: team_id, p_limit: page.limit, p_offset: page.offset));
+    function.run().await.map(Json)
 }

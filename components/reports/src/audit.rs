@@ -4,11 +4,10 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::{
-    database,
     error::Result,
-    input::{Page, Query, query_integer},
+    function,
+    http::{PageCursor, PageLimit, Query, default_limit},
 };
-use spin_sdk::pg::ParameterValue;
 use utoipa::{IntoParams, ToSchema};
 
 /// A change that took effect.
@@ -34,7 +33,6 @@ pub struct AuditEntry {
 pub struct AuditLog {
     entries: Vec<AuditEntry>,
     /// The `cursor` for the next page; `null` on the last.
-    #[serde(rename(serialize = "next_cursor", deserialize = "next"))]
     next_cursor: Option<i64>,
 }
 
@@ -44,17 +42,13 @@ pub struct AuditLog {
 #[into_params(parameter_in = Query)]
 pub struct Selection {
     /// At most this many entries.
-    #[serde(default = "Page::default_limit", deserialize_with = "Page::limit")]
-    #[param(minimum = 1, maximum = 1000, default = 50, required = false)]
-    limit: i64,
+    #[serde(default = "default_limit", deserialize_with = "PageLimit::from_text")]
+    #[param(value_type = i64, minimum = 1, maximum = 1000, default = 50, required = false)]
+    limit: PageLimit,
     /// The `next_cursor` of the page before.
-    #[serde(default, deserialize_with = "cursor")]
+    #[serde(default, deserialize_with = "PageCursor::optional_from_text")]
     #[param(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000_000_i64)]
-    cursor: Option<i64>,
-}
-
-fn cursor<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
-    query_integer(deserializer, 1, 1_000_000_000_000).map(Some)
+    cursor: Option<PageCursor>,
 }
 
 /// Read the audit log
@@ -63,9 +57,5 @@ fn cursor<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<i6
 #[utoipa::path(get, path = "/api/audit-log", tag = "Reports", operation_id = "audit_log", params(Selection),
     responses((status = 200, body = AuditLog)))]
 pub async fn list(Query(selection): Query<Selection>) -> Result<Json<AuditLog>> {
-    let parameters = vec![
-        ParameterValue::Int64(selection.limit),
-        selection.cursor.map_or(ParameterValue::DbNull, ParameterValue::Int64),
-    ];
-    database::call("SELECT list_audit_log($1, $2)::text AS answer", parameters).await.map(Json)
+    function!(list_audit_log(p_limit: selection.limit, p_before: selection.cursor)).run().await.map(Json)
 }

@@ -13,7 +13,7 @@ mod metrics;
 mod period;
 mod usage;
 
-use shared::api::Api;
+use shared::http::Api;
 use std::sync::LazyLock;
 
 /// The routes of this component.

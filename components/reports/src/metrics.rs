@@ -7,9 +7,9 @@ use axum::{
 use rust_decimal::Decimal;
 use serde::Deserialize;
 use shared::{
-    database,
     error::{Error, Result},
-    money::Usd,
+    function,
+    values::Usd,
 };
 use std::fmt::{self, Write};
 
@@ -58,7 +58,7 @@ struct Calls {
 #[utoipa::path(get, path = "/metrics", tag = "Service", operation_id = "metrics",
     responses((status = 200, body = String, content_type = "text/plain", description = "Prometheus' text format")))]
 pub async fn get() -> Result<Response> {
-    let metrics: Metrics = database::call("SELECT metrics()::text AS answer", vec![]).await?;
+    let metrics: Metrics = function!(metrics()).run().await?;
     let mut text = String::new();
     write(&mut text, &metrics).map_err(Error::internal)?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())

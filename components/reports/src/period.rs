@@ -3,11 +3,10 @@
 use chrono::{Datelike, Days, Months, NaiveDate, Utc};
 use serde::Deserialize;
 use shared::{
-    database::text,
     error::{Error, Result},
-    input::Format,
+    http::Format,
+    store::parameters::Day,
 };
-use spin_sdk::pg::ParameterValue;
 use utoipa::IntoParams;
 
 /// A month, a day, or a range; nothing: this month. Days are in UTC, and a job counts on the day on which it was created.
@@ -39,11 +38,20 @@ pub struct Period {
 }
 
 impl Period {
-    /// Its first day and the day after its last, as parameters of a statement.
-    pub fn parameters(&self) -> [ParameterValue; 2] {
-        // Of what comes after the year 9999 PostgreSQL reads the digits, but no sign.
-        [self.from, self.until].map(|day| text(day.to_string().trim_start_matches('+')))
+    /// Its first day.
+    pub fn from(&self) -> Day {
+        day_of(self.from)
     }
+
+    /// The day after its last.
+    pub fn to(&self) -> Day {
+        day_of(self.until)
+    }
+}
+
+/// Of what comes after the year 9999 PostgreSQL reads the digits, but no sign.
+fn day_of(date: NaiveDate) -> Day {
+    Day(date.to_string().trim_start_matches('+').to_owned())
 }
 
 impl Asked {

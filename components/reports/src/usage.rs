@@ -8,15 +8,11 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::PathSlug,
-    auth::Principal,
-    csv,
-    database::{self, optional_text, text},
     error::Result,
-    input::{Format, Query, Slug},
-    money::Usd,
+    function,
+    http::{Caller, Format, PathOf, Query, VisibleTeam, csv},
+    values::{OrganizationId, TeamId, Usd},
 };
-use spin_sdk::pg::ParameterValue;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
@@ -47,23 +43,6 @@ pub struct JobType {
     cost_usd: Usd,
 }
 
-/// What only the seller sees: its members are missing for a team.
-#[derive(Serialize, Deserialize, ToSchema)]
-pub struct Seller {
-    #[schema(required = false)]
-    total_spend: Usd,
-    #[schema(required = false)]
-    request_count: i64,
-    /// What customers were charged, by their pricing.
-    #[schema(required = false)]
-    revenue_usd: Usd,
-    /// Revenue without what the models cost.
-    #[schema(required = false)]
-    margin_usd: Usd,
-    #[schema(required = false)]
-    models_used: BTreeMap<String, ModelUse>,
-}
-
 /// The sums over calls that one model answered, or was tried last for.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct ModelUse {
@@ -71,62 +50,57 @@ pub struct ModelUse {
     cost: Usd,
 }
 
-/// Usage as SQL tells it.
-#[derive(Deserialize)]
-struct Usage {
+/// What was used. Its last members are the seller's: a team does not see them.
+#[serde_with::skip_serializing_none]
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(as = PeriodUsage)]
+pub struct Usage {
     summary: Summary,
     job_types: BTreeMap<String, JobType>,
-    seller: Option<Seller>,
+    /// What the models cost in US dollars.
+    #[schema(nullable = false)]
+    total_spend: Option<Usd>,
+    #[schema(nullable = false)]
+    request_count: Option<i64>,
+    /// What customers were charged in US dollars, by their pricing.
+    #[schema(nullable = false)]
+    revenue_usd: Option<Usd>,
+    /// Revenue without what the models cost, in US dollars.
+    #[schema(nullable = false)]
+    margin_usd: Option<Usd>,
+    #[schema(nullable = false)]
+    models_used: Option<BTreeMap<String, ModelUse>>,
 }
 
 /// The usage of a team.
 #[derive(Serialize, ToSchema)]
 pub struct TeamUsage {
-    team_id: String,
+    team_id: TeamId,
     period: String,
-    summary: Summary,
-    job_types: BTreeMap<String, JobType>,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    seller: Option<SellerOfTeam>,
-}
-
-/// What only the seller sees of a team.
-#[derive(Serialize, ToSchema)]
-pub struct SellerOfTeam {
     #[serde(flatten)]
-    seller: Seller,
-    /// Of LiteLLM's budget, by what was spent since ever; `null`: it has none.
-    #[schema(required = false)]
-    remaining_budget: Option<Usd>,
+    usage: Usage,
+    /// For the seller: what is left of LiteLLM's budget in US dollars, by all that was ever spent; `null`: it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Usd>, required = false)]
+    remaining_budget: Option<Option<Usd>>,
 }
 
 /// The usage of an organization: together, and team by team.
 #[derive(Serialize, ToSchema)]
 pub struct OrganizationUsage {
-    organization_id: String,
+    organization_id: OrganizationId,
     period: String,
-    summary: Summary,
-    job_types: BTreeMap<String, JobType>,
     #[serde(flatten)]
-    seller: Option<Seller>,
-    teams: BTreeMap<String, UsageOfTeam>,
-}
-
-/// A team's part of its organization's usage.
-#[derive(Serialize, ToSchema)]
-pub struct UsageOfTeam {
-    summary: Summary,
-    job_types: BTreeMap<String, JobType>,
-    #[serde(flatten)]
-    seller: Option<Seller>,
+    usage: Usage,
+    teams: BTreeMap<String, Usage>,
 }
 
 /// Read a team's usage
-#[utoipa::path(get, path = "/api/teams/{team_id}/usage", tag = "Reports", params(("team_id" = Slug, Path), Asked),
+#[utoipa::path(get, path = "/api/teams/{team_id}/usage", tag = "Reports", params(("team_id" = TeamId, Path), Asked),
     responses((status = 200, content((TeamUsage = "application/json"), (String = "text/csv")))))]
 pub async fn team(
-    principal: Principal,
-    PathSlug(team_id): PathSlug,
+    caller: Caller,
+    VisibleTeam(team_id): VisibleTeam,
     Query(asked): Query<Asked>,
 ) -> Result<Response> {
     #[derive(Deserialize)]
@@ -134,31 +108,30 @@ pub async fn team(
         usage: Usage,
         remaining_budget: Option<Usd>,
     }
-    principal.may_see(team_id.as_str())?;
+    let seller = matches!(caller, Caller::Admin);
     let period = asked.period()?;
     if asked.format == Format::Csv {
-        return table(None, Some(&team_id), &period, principal.team_id().is_none()).await;
+        return table(None, Some(&team_id), &period, seller).await;
     }
-    let [from, until] = period.parameters();
-    let parameters =
-        vec![text(&team_id), from, until, ParameterValue::Boolean(principal.team_id().is_none())];
-    let statement = "SELECT team_usage($1, $2::text::date, $3::text::date, $4)::text AS answer";
-    let Answer { usage, remaining_budget } = database::call(statement, parameters).await?;
-    let usage = TeamUsage {
-        team_id: team_id.to_string(),
-        period: period.name,
-        summary: usage.summary,
-        job_types: usage.job_types,
-        seller: usage.seller.map(|seller| SellerOfTeam { seller, remaining_budget }),
-    };
-    Ok(Json(usage).into_response())
+    let function = function!(team_usage(
+        p_actor: caller.reader(),
+        p_team_id: &team_id,
+        p_from: period.from(),
+        p_to: period.to(),
+    ));
+    let Answer { usage, remaining_budget } = function.run().await?;
+    let remaining_budget = seller.then_some(remaining_budget);
+    Ok(Json(TeamUsage { team_id, period: period.name, usage, remaining_budget }).into_response())
 }
 
 /// Read an organization's usage
 #[utoipa::path(get, path = "/api/organizations/{organization_id}/usage", tag = "Reports",
-    params(("organization_id" = Slug, Path), Asked),
+    params(("organization_id" = OrganizationId, Path), Asked),
     responses((status = 200, content((OrganizationUsage = "application/json"), (String = "text/csv")))))]
-pub async fn organization(PathSlug(id): PathSlug, Query(asked): Query<Asked>) -> Result<Response> {
+pub async fn organization(
+    PathOf(id): PathOf<OrganizationId>,
+    Query(asked): Query<Asked>,
+) -> Result<Response> {
     #[derive(Deserialize)]
     struct Answer {
         usage: Usage,
@@ -168,29 +141,16 @@ pub async fn organization(PathSlug(id): PathSlug, Query(asked): Query<Asked>) ->
     if asked.format == Format::Csv {
         return table(Some(&id), None, &period, true).await;
     }
-    let [from, until] = period.parameters();
-    let parameters = vec![text(&id), from, until];
-    let statement = "SELECT organization_usage($1, $2::text::date, $3::text::date)::text AS answer";
-    let Answer { usage, teams } = database::call(statement, parameters).await?;
-    let teams = teams.into_iter().map(|(team_id, usage)| {
-        let Usage { summary, job_types, seller } = usage;
-        (team_id, UsageOfTeam { summary, job_types, seller })
-    });
-    let usage = OrganizationUsage {
-        organization_id: id.to_string(),
-        period: period.name,
-        summary: usage.summary,
-        job_types: usage.job_types,
-        seller: usage.seller,
-        teams: teams.collect(),
-    };
-    Ok(Json(usage).into_response())
+    let function =
+        function!(organization_usage(p_organization_id: &id, p_from: period.from(), p_to: period.to()));
+    let Answer { usage, teams } = function.run().await?;
+    Ok(Json(OrganizationUsage { organization_id: id, period: period.name, usage, teams }).into_response())
 }
 
 /// A line for each day, team and job type. The seller also sees the revenue.
 async fn table(
-    organization_id: Option<&Slug>,
-    team_id: Option<&Slug>,
+    organization_id: Option<&OrganizationId>,
+    team_id: Option<&TeamId>,
     period: &Period,
     seller: bool,
 ) -> Result<Response> {
@@ -208,10 +168,13 @@ async fn table(
         cost_usd: Usd,
         revenue_usd: Usd,
     }
-    let [from, until] = period.parameters();
-    let parameters = vec![optional_text(organization_id), optional_text(team_id), from, until];
-    let statement = "SELECT usage_rows($1, $2, $3::text::date, $4::text::date)::text AS answer";
-    let rows: Vec<Row> = database::call(statement, parameters).await?;
+    let function = function!(usage_rows(
+        p_organization_id: organization_id,
+        p_team_id: team_id,
+        p_from: period.from(),
+        p_to: period.to(),
+    ));
+    let rows: Vec<Row> = function.run().await?;
     let columns = [
         "day",
         "team_id",

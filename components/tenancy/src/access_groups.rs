@@ -1,31 +1,32 @@
 //! Access groups: named sets of model groups.
 
-use crate::model_groups::{DeletedGroup, GroupModel, check, unknown_models};
+use crate::model_groups::{DeletedGroup, GroupModel, Priority, check, unknown_models};
 use axum::Json;
 use serde::{Deserialize, Serialize};
+use serde_with::{rust::double_option, skip_serializing_none};
 use shared::{
-    api::PathSlug,
-    change,
-    change::Change,
-    database::{self, optional_text, text, texts},
     error::{Error, Result},
-    input::{Body, Label, ListBody, Name, Object, Page, Prose, Query, Slug, given},
-    litellm::admin::Wanted,
-    team::tell_litellm_of_all,
+    function,
+    http::{Body, ListBody, Mutation, Object, Page, PathOf, Query},
+    litellm::admin::DesiredTeam,
+    store::parameters::Json as JsonParameter,
+    teams::sync,
+    values::{AccessGroupName, GroupName, GroupStatus, Label, Name, Prose},
 };
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// What an access group is made of: model groups, or models of which a model group of the same name is made.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"group_name": "basic-chat", "model_groups": ["ChatAgent"]}))]
 pub struct CreateAccessGroup {
-    group_name: Slug,
+    group_name: AccessGroupName,
     display_name: Option<Name>,
     description: Option<Prose>,
     #[serde(default)]
-    model_groups: Vec<Slug>,
+    model_groups: Vec<GroupName>,
     /// In order, best first; not beside `model_groups`.
     models: Option<Vec<Label>>,
 }
@@ -33,12 +34,12 @@ pub struct CreateAccessGroup {
 /// An access group.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct AccessGroup {
-    access_group_id: String,
-    group_name: String,
+    access_group_id: Uuid,
+    group_name: AccessGroupName,
     display_name: String,
     description: Option<String>,
-    status: String,
-    model_groups: Vec<String>,
+    status: GroupStatus,
+    model_groups: Vec<GroupName>,
     created_at: String,
     updated_at: String,
 }
@@ -65,26 +66,29 @@ pub struct AccessGroups {
 #[utoipa::path(post, path = "/api/model-access-groups/create", tag = "Access groups", request_body = CreateAccessGroup,
     responses((status = 200, body = SavedAccessGroup), (status = 404, description = "`not_found`"),
         (status = 409, description = "`already_exists`")))]
-pub async fn create(change: Change, Body(new): Body<CreateAccessGroup>) -> Result<Json<SavedAccessGroup>> {
+pub async fn create(
+    mutation: Mutation,
+    Body(new): Body<CreateAccessGroup>,
+) -> Result<Json<SavedAccessGroup>> {
     if new.models.is_some() && !new.model_groups.is_empty() {
         return Err(Error::invalid("models", "given beside model_groups; expected one of them"));
     }
     let models = new.models.map(|names| {
-        let models = names.into_iter().zip(0..).map(|(model_name, priority)| {
+        let models = names.into_iter().zip(Priority::all()).map(|(model_name, priority)| {
             Object(GroupModel { model_name, priority, config: BTreeMap::new() })
         });
         models.collect::<Vec<_>>()
     });
     models.as_deref().map(check).transpose()?;
-    let parameters = vec![
-        text(&new.group_name),
-        text(new.display_name.as_ref().map_or(new.group_name.as_str(), Name::as_str)),
-        optional_text(new.description),
-        texts(&new.model_groups),
-        optional_text(models.as_ref().map(serde_json::to_string).transpose().map_err(Error::internal)?),
-    ];
-    let group =
-        change.run(change!("create_model_access_group($2, $3, $4, $5, $6::text::json)"), parameters).await?;
+    let models_json = models.as_ref().map(serde_json::to_string).transpose().map_err(Error::internal)?;
+    let function = function!(create_model_access_group(
+        p_access_group_name: &new.group_name,
+        p_display_name: new.display_name.map_or_else(|| new.group_name.to_string(), |name| name.to_string()),
+        p_description: new.description,
+        p_model_groups: new.model_groups,
+        p_models: models_json.map(JsonParameter),
+    ));
+    let group = mutation.run(function).await?;
     let warnings = match &models {
         None => vec![],
         Some(models) => unknown_models(models.iter().map(|Object(model)| model.model_name.as_str())).await,
@@ -96,73 +100,77 @@ pub async fn create(change: Change, Body(new): Body<CreateAccessGroup>) -> Resul
 #[utoipa::path(get, path = "/api/model-access-groups", tag = "Access groups", params(Page),
     responses((status = 200, body = AccessGroups)))]
 pub async fn list(Query(page): Query<Page>) -> Result<Json<AccessGroups>> {
-    database::call("SELECT list_model_access_groups($1, $2)::text AS answer", page.parameters())
-        .await
-        .map(Json)
+    let function = function!(list_model_access_groups(p_limit: page.limit, p_offset: page.offset));
+    function.run().await.map(Json)
 }
 
 /// Read an access group
 #[utoipa::path(get, path = "/api/model-access-groups/{group_name}", tag = "Access groups",
-    params(("group_name" = Slug, Path)), responses((status = 200, body = AccessGroup)))]
-pub async fn get(PathSlug(name): PathSlug) -> Result<Json<AccessGroup>> {
-    database::call("SELECT get_model_access_group($1)::text AS answer", vec![text(name)]).await.map(Json)
+    params(("group_name" = AccessGroupName, Path)), responses((status = 200, body = AccessGroup)))]
+pub async fn get(PathOf(name): PathOf<AccessGroupName>) -> Result<Json<AccessGroup>> {
+    function!(get_model_access_group(p_access_group_name: name)).run().await.map(Json)
 }
 
 /// What changes. What is left out stays as it is.
+#[skip_serializing_none]
 #[derive(Deserialize, Serialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"model_groups": ["ChatAgent"]}))]
 pub struct UpdateAccessGroup {
-    #[serde(skip_serializing_if = "Option::is_none")]
     display_name: Option<Name>,
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "double_option")]
     #[schema(value_type = Option<Prose>)]
     description: Option<Option<Prose>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model_groups: Option<Vec<Slug>>,
+    model_groups: Option<Vec<GroupName>>,
 }
 
 /// Change an access group
 ///
 /// Other model groups reach the keys of all teams that have the access group at once.
 #[utoipa::path(put, path = "/api/model-access-groups/{group_name}", tag = "Access groups",
-    params(("group_name" = Slug, Path)), request_body = UpdateAccessGroup,
+    params(("group_name" = AccessGroupName, Path)), request_body = UpdateAccessGroup,
     responses((status = 200, body = SavedAccessGroup)))]
 pub async fn update(
-    change: Change,
-    PathSlug(name): PathSlug,
+    mutation: Mutation,
+    PathOf(name): PathOf<AccessGroupName>,
     Body(fields): Body<UpdateAccessGroup>,
 ) -> Result<Json<SavedAccessGroup>> {
-    save(&change, name, &fields).await.map(Json)
+    save(&mutation, name, &fields).await.map(Json)
 }
 
 /// Replace an access group's model groups
 ///
 /// The body is the bare list. It reaches the keys of all teams that have the access group at once.
 #[utoipa::path(put, path = "/api/model-access-groups/{group_name}/model-groups", tag = "Access groups",
-    params(("group_name" = Slug, Path)), request_body(content = Vec<Slug>, example = json!(["ChatAgent"])),
+    params(("group_name" = AccessGroupName, Path)), request_body(content = Vec<GroupName>, example = json!(["ChatAgent"])),
     responses((status = 200, body = SavedAccessGroup)))]
 pub async fn set_model_groups(
-    change: Change,
-    PathSlug(name): PathSlug,
-    ListBody(names): ListBody<Slug>,
+    mutation: Mutation,
+    PathOf(name): PathOf<AccessGroupName>,
+    ListBody(names): ListBody<GroupName>,
 ) -> Result<Json<SavedAccessGroup>> {
     let fields = UpdateAccessGroup { model_groups: Some(names), ..UpdateAccessGroup::default() };
-    save(&change, name, &fields).await.map(Json)
+    save(&mutation, name, &fields).await.map(Json)
 }
 
 /// Changes a group. Here that holds at once; LiteLLM is told of every team that it concerns, at the latest with the team's next call.
-async fn save(change: &Change, name: Slug, fields: &UpdateAccessGroup) -> Result<SavedAccessGroup> {
+async fn save(
+    mutation: &Mutation,
+    name: AccessGroupName,
+    fields: &UpdateAccessGroup,
+) -> Result<SavedAccessGroup> {
     #[derive(Deserialize)]
     struct Changed {
         group: AccessGroup,
-        litellm: Vec<Wanted>,
+        litellm: Vec<DesiredTeam>,
     }
     let fields = serde_json::to_string(fields).map_err(Error::internal)?;
-    let Changed { group, litellm } = change
-        .run(change!("update_model_access_group($2, $3::text::json)"), vec![text(name), text(fields)])
-        .await?;
-    let warnings = tell_litellm_of_all(change, litellm).await.into_iter().collect();
+    let function = function!(update_model_access_group(
+        p_access_group_name: name,
+        p_fields: JsonParameter(fields),
+    ));
+    let Changed { group, litellm } = mutation.run(function).await?;
+    let warnings = sync::all_after(mutation, litellm).await.into_iter().collect();
     Ok(SavedAccessGroup { group, warnings })
 }
 
@@ -170,8 +178,8 @@ async fn save(change: &Change, name: Slug, fields: &UpdateAccessGroup) -> Result
 ///
 /// Only one that no team has.
 #[utoipa::path(delete, path = "/api/model-access-groups/{group_name}", tag = "Access groups",
-    params(("group_name" = Slug, Path)),
+    params(("group_name" = AccessGroupName, Path)),
     responses((status = 200, body = DeletedGroup), (status = 409, description = "`in_use`")))]
-pub async fn delete(change: Change, PathSlug(name): PathSlug) -> Result<Json<DeletedGroup>> {
-    change.run(change!("delete_model_access_group($2)"), vec![text(name)]).await.map(Json)
+pub async fn delete(mutation: Mutation, PathOf(name): PathOf<AccessGroupName>) -> Result<Json<DeletedGroup>> {
+    mutation.run(function!(delete_model_access_group(p_access_group_name: name))).await.map(Json)
 }

@@ -1,4 +1,4 @@
-//! Organizations, model groups, access groups, teams and their keys; health; and the answer to paths that nobody has.
+//! Organizations, model groups, access groups, teams and their keys.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,13 +8,12 @@
 )]
 
 mod access_groups;
-mod health;
 mod keys;
 mod model_groups;
 mod organizations;
 mod teams;
 
-use shared::api::Api;
+use shared::http::Api;
 use std::sync::LazyLock;
 
 /// The routes of this component.
@@ -53,7 +52,6 @@ pub static API: LazyLock<Api> = LazyLock::new(|| {
         Admin: keys::create,
         Admin: keys::rotate,
         Admin: keys::revoke,
-        Public: health::get,
     ]
 });
 

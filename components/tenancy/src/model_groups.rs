@@ -1,22 +1,22 @@
 //! Model groups: what teams see in place of models.
 
 use axum::Json;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_with::{rust::double_option, skip_serializing_none};
 use shared::{
-    api::PathSlug,
-    auth::Principal,
-    call::{MAX_MODELS, check_config},
-    change,
-    change::Change,
-    database::{self, optional_text, text},
+    calls::{MAX_MODELS, check_config},
     error::{Error, Result},
-    input::{Body, Label, ListBody, Metadata, Name, Object, Page, Prose, Query, Slug, given, integer},
-    litellm::admin::{self, Wanted},
-    team::tell_litellm_of_all,
+    function,
+    http::{Body, Caller, ListBody, Mutation, Object, Page, PathOf, Query},
+    litellm::admin::{self, DesiredTeam},
+    store::parameters::Json as JsonParameter,
+    teams::sync,
+    values::{GroupName, GroupStatus, Label, Metadata, Name, Prose, TeamId, Whole},
 };
 use std::collections::{BTreeMap, BTreeSet};
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 /// What a model group is made of.
 #[derive(Deserialize, ToSchema)]
@@ -24,7 +24,7 @@ use utoipa::{IntoParams, ToSchema};
 #[schema(example = json!({"group_name": "ChatAgent", "models": [
     {"model_name": "gpt-4o-mini", "priority": 0}, {"model_name": "gpt-4o", "priority": 1}]}))]
 pub struct CreateModelGroup {
-    group_name: Slug,
+    group_name: GroupName,
     display_name: Option<Name>,
     description: Option<Prose>,
     /// 1 to 16, each with another priority.
@@ -41,28 +41,25 @@ pub struct GroupModel {
     /// Its name in LiteLLM.
     #[schema(example = "gpt-4o")]
     pub model_name: Label,
-    /// 0 is tried first.
-    #[serde(deserialize_with = "priority")]
-    #[schema(maximum = 65535)]
-    pub priority: u16,
+    /// The model with the smallest is tried first.
+    pub priority: Priority,
     /// Default call parameters for it, and `timeout_ms`.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, Object>, example = json!({"temperature": 0.2, "timeout_ms": 30000}))]
     pub config: BTreeMap<String, Box<RawValue>>,
 }
 
-fn priority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    integer(deserializer, 0, u16::MAX.into()).map(|priority| u16::try_from(priority).unwrap_or_default())
-}
+/// A model's place among those of its group: 0 to 65,535.
+pub type Priority = Whole<0, 65_535>;
 
 /// A model group as the admin sees it.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct ModelGroup {
-    model_group_id: String,
-    group_name: String,
+    model_group_id: Uuid,
+    group_name: GroupName,
     display_name: String,
     description: Option<String>,
-    status: String,
+    status: GroupStatus,
     models: Vec<GroupModel>,
     #[schema(value_type = Object)]
     metadata: Box<RawValue>,
@@ -91,10 +88,10 @@ pub struct ModelGroups {
 /// A model group as a team sees it: without models.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct TeamModelGroup {
-    group_name: String,
+    group_name: GroupName,
     display_name: String,
     description: Option<String>,
-    status: String,
+    status: GroupStatus,
 }
 
 /// The model groups that a team may use, best first.
@@ -127,7 +124,7 @@ pub enum VisibleModelGroup {
 /// What a call of a team to a group would use.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Resolution {
-    group_name: String,
+    group_name: GroupName,
     primary_model: Option<String>,
     fallback_models: Vec<String>,
     team_has_access: bool,
@@ -139,7 +136,7 @@ pub struct Resolution {
 #[into_params(parameter_in = Query)]
 pub struct ResolveFor {
     /// A team need not say which it is.
-    team_id: Option<Slug>,
+    team_id: Option<TeamId>,
 }
 
 /// Refuses models that are not valid together.
@@ -147,7 +144,7 @@ pub fn check(models: &[Object<GroupModel>]) -> Result<()> {
     if models.is_empty() || models.len() > MAX_MODELS {
         return Err(Error::invalid("models", format!("expected 1 to {MAX_MODELS} models")));
     }
-    let priorities: BTreeSet<u16> = models.iter().map(|Object(model)| model.priority).collect();
+    let priorities: BTreeSet<Priority> = models.iter().map(|Object(model)| model.priority).collect();
     if priorities.len() != models.len() {
         return Err(Error::invalid("models", "expected a different priority for each model, 0 first"));
     }
@@ -175,18 +172,17 @@ pub async fn unknown_models(models: impl IntoIterator<Item = &str>) -> Vec<Strin
 /// Create a model group
 #[utoipa::path(post, path = "/api/model-groups/create", tag = "Model groups", request_body = CreateModelGroup,
     responses((status = 200, body = SavedModelGroup), (status = 409, description = "`already_exists`")))]
-pub async fn create(change: Change, Body(new): Body<CreateModelGroup>) -> Result<Json<SavedModelGroup>> {
+pub async fn create(mutation: Mutation, Body(new): Body<CreateModelGroup>) -> Result<Json<SavedModelGroup>> {
     check(&new.models)?;
-    let parameters = vec![
-        text(&new.group_name),
-        text(new.display_name.as_ref().map_or(new.group_name.as_str(), Name::as_str)),
-        optional_text(new.description),
-        text(serde_json::to_string(&new.models).map_err(Error::internal)?),
-        text(new.metadata),
-    ];
-    let group: ModelGroup = change
-        .run(change!("create_model_group($2, $3, $4, $5::text::json, $6::text::json)"), parameters)
-        .await?;
+    let models = serde_json::to_string(&new.models).map_err(Error::internal)?;
+    let function = function!(create_model_group(
+        p_group_name: &new.group_name,
+        p_display_name: new.display_name.map_or_else(|| new.group_name.to_string(), |name| name.to_string()),
+        p_description: new.description,
+        p_models: JsonParameter(models),
+        p_metadata: new.metadata,
+    ));
+    let group: ModelGroup = mutation.run(function).await?;
     let warnings = unknown_models(group.models.iter().map(|model| model.model_name.as_str())).await;
     Ok(Json(SavedModelGroup { group, warnings }))
 }
@@ -196,16 +192,16 @@ pub async fn create(change: Change, Body(new): Body<CreateModelGroup>) -> Result
 /// All for the admin; for a team those that it may use, without their models.
 #[utoipa::path(get, path = "/api/model-groups", tag = "Model groups", params(Page),
     responses((status = 200, body = VisibleModelGroups)))]
-pub async fn list(principal: Principal, Query(page): Query<Page>) -> Result<Json<VisibleModelGroups>> {
-    let mut parameters = page.parameters();
-    let groups = match principal.team_id() {
-        None => VisibleModelGroups::Admin(
-            database::call("SELECT list_model_groups($1, $2)::text AS answer", parameters).await?,
+pub async fn list(caller: Caller, Query(page): Query<Page>) -> Result<Json<VisibleModelGroups>> {
+    let Page { limit, offset } = page;
+    let groups = match caller {
+        Caller::Admin => VisibleModelGroups::Admin(
+            function!(list_model_groups(p_limit: limit, p_offset: offset)).run().await?,
         ),
-        Some(team_id) => {
-            parameters.insert(0, text(team_id));
-            let statement = "SELECT list_team_model_groups($1, $2, $3)::text AS answer";
-            VisibleModelGroups::Team(database::call(statement, parameters).await?)
+        Caller::Team(key) => {
+            let function =
+                function!(list_team_model_groups(p_team_id: key.team_id, p_limit: limit, p_offset: offset));
+            VisibleModelGroups::Team(function.run().await?)
         }
     };
     Ok(Json(groups))
@@ -214,36 +210,34 @@ pub async fn list(principal: Principal, Query(page): Query<Page>) -> Result<Json
 /// Read a model group
 ///
 /// A team sees only those that it may use, without their models.
-#[utoipa::path(get, path = "/api/model-groups/{group_name}", tag = "Model groups", params(("group_name" = Slug, Path)),
+#[utoipa::path(get, path = "/api/model-groups/{group_name}", tag = "Model groups", params(("group_name" = GroupName, Path)),
     responses((status = 200, body = VisibleModelGroup)))]
-pub async fn get(principal: Principal, PathSlug(name): PathSlug) -> Result<Json<VisibleModelGroup>> {
-    let group = match principal.team_id() {
-        None => VisibleModelGroup::Admin(read(&name).await?),
-        Some(team_id) => {
-            let statement = "SELECT get_team_model_group($1, $2)::text AS answer";
-            VisibleModelGroup::Team(database::call(statement, vec![text(team_id), text(name)]).await?)
+pub async fn get(caller: Caller, PathOf(name): PathOf<GroupName>) -> Result<Json<VisibleModelGroup>> {
+    let group = match caller {
+        Caller::Admin => VisibleModelGroup::Admin(read(&name).await?),
+        Caller::Team(key) => {
+            let function = function!(get_team_model_group(p_team_id: key.team_id, p_group_name: name));
+            VisibleModelGroup::Team(function.run().await?)
         }
     };
     Ok(Json(group))
 }
 
-async fn read(name: &Slug) -> Result<ModelGroup> {
-    database::call("SELECT get_model_group($1)::text AS answer", vec![text(name)]).await
+async fn read(name: &GroupName) -> Result<ModelGroup> {
+    function!(get_model_group(p_group_name: name)).run().await
 }
 
 /// What changes. What is left out stays as it is.
+#[skip_serializing_none]
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"display_name": "Chat agent"}))]
 pub struct UpdateModelGroup {
-    #[serde(skip_serializing_if = "Option::is_none")]
     display_name: Option<Name>,
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "double_option")]
     #[schema(value_type = Option<Prose>)]
     description: Option<Option<Prose>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Metadata>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<GroupModel>>, min_items = 1, max_items = 16)]
     models: Option<Vec<Object<GroupModel>>>,
 }
@@ -252,33 +246,33 @@ pub struct UpdateModelGroup {
 #[derive(Deserialize)]
 struct Changed {
     group: ModelGroup,
-    litellm: Vec<Wanted>,
+    litellm: Vec<DesiredTeam>,
 }
 
 /// Change a model group
 ///
 /// Other models reach the keys of all teams that may use the group at once.
-#[utoipa::path(put, path = "/api/model-groups/{group_name}", tag = "Model groups", params(("group_name" = Slug, Path)),
+#[utoipa::path(put, path = "/api/model-groups/{group_name}", tag = "Model groups", params(("group_name" = GroupName, Path)),
     request_body = UpdateModelGroup, responses((status = 200, body = SavedModelGroup)))]
 pub async fn update(
-    change: Change,
-    PathSlug(name): PathSlug,
+    mutation: Mutation,
+    PathOf(name): PathOf<GroupName>,
     Body(fields): Body<UpdateModelGroup>,
 ) -> Result<Json<SavedModelGroup>> {
-    save(&change, name, fields).await.map(Json)
+    save(&mutation, name, fields).await.map(Json)
 }
 
 /// The models of a group, best first.
 #[derive(Serialize, ToSchema)]
 pub struct Models {
-    group_name: String,
+    group_name: GroupName,
     models: Vec<GroupModel>,
 }
 
 /// Read a model group's models
 #[utoipa::path(get, path = "/api/model-groups/{group_name}/models", tag = "Model groups",
-    params(("group_name" = Slug, Path)), responses((status = 200, body = Models)))]
-pub async fn models(PathSlug(name): PathSlug) -> Result<Json<Models>> {
+    params(("group_name" = GroupName, Path)), responses((status = 200, body = Models)))]
+pub async fn models(PathOf(name): PathOf<GroupName>) -> Result<Json<Models>> {
     let group = read(&name).await?;
     Ok(Json(Models { group_name: group.group_name, models: group.models }))
 }
@@ -287,26 +281,26 @@ pub async fn models(PathSlug(name): PathSlug) -> Result<Json<Models>> {
 ///
 /// The body is the bare list: 1 to 16, each with another priority. They reach the keys of all teams that may use the group at once.
 #[utoipa::path(put, path = "/api/model-groups/{group_name}/models", tag = "Model groups",
-    params(("group_name" = Slug, Path)),
+    params(("group_name" = GroupName, Path)),
     request_body(content = Vec<GroupModel>, example = json!([{"model_name": "gpt-4o", "priority": 0}])), responses((status = 200, body = SavedModelGroup)))]
 pub async fn set_models(
-    change: Change,
-    PathSlug(name): PathSlug,
+    mutation: Mutation,
+    PathOf(name): PathOf<GroupName>,
     ListBody(models): ListBody<Object<GroupModel>>,
 ) -> Result<Json<SavedModelGroup>> {
     let fields =
         UpdateModelGroup { display_name: None, description: None, metadata: None, models: Some(models) };
-    save(&change, name, fields).await.map(Json)
+    save(&mutation, name, fields).await.map(Json)
 }
 
 /// Changes a group. Here that holds at once; LiteLLM is told of every team that it concerns, at the latest with the team's next call.
-async fn save(change: &Change, name: Slug, fields: UpdateModelGroup) -> Result<SavedModelGroup> {
+async fn save(mutation: &Mutation, name: GroupName, fields: UpdateModelGroup) -> Result<SavedModelGroup> {
     fields.models.as_deref().map(check).transpose()?;
     let fields = serde_json::to_string(&fields).map_err(Error::internal)?;
-    let Changed { group, litellm } =
-        change.run(change!("update_model_group($2, $3::text::json)"), vec![text(name), text(fields)]).await?;
+    let function = function!(update_model_group(p_group_name: name, p_fields: JsonParameter(fields)));
+    let Changed { group, litellm } = mutation.run(function).await?;
     let mut warnings = unknown_models(group.models.iter().map(|model| model.model_name.as_str())).await;
-    warnings.extend(tell_litellm_of_all(change, litellm).await);
+    warnings.extend(sync::all_after(mutation, litellm).await);
     Ok(SavedModelGroup { group, warnings })
 }
 
@@ -321,26 +315,27 @@ pub struct DeletedGroup {
 ///
 /// Only one that is assigned to no team and in no access group.
 #[utoipa::path(delete, path = "/api/model-groups/{group_name}", tag = "Model groups",
-    params(("group_name" = Slug, Path)),
+    params(("group_name" = GroupName, Path)),
     responses((status = 200, body = DeletedGroup), (status = 409, description = "`in_use`")))]
-pub async fn delete(change: Change, PathSlug(name): PathSlug) -> Result<Json<DeletedGroup>> {
-    change.run(change!("delete_model_group($2)"), vec![text(name)]).await.map(Json)
+pub async fn delete(mutation: Mutation, PathOf(name): PathOf<GroupName>) -> Result<Json<DeletedGroup>> {
+    mutation.run(function!(delete_model_group(p_group_name: name))).await.map(Json)
 }
 
 /// Resolve a model group
 ///
 /// What a team's call to the group would use. To a team without access no model is shown.
 #[utoipa::path(get, path = "/api/model-groups/{group_name}/resolve", tag = "Model groups",
-    params(("group_name" = Slug, Path), ResolveFor), responses((status = 200, body = Resolution)))]
+    params(("group_name" = GroupName, Path), ResolveFor), responses((status = 200, body = Resolution)))]
 pub async fn resolve(
-    principal: Principal,
-    PathSlug(name): PathSlug,
+    caller: Caller,
+    PathOf(name): PathOf<GroupName>,
     Query(asked): Query<ResolveFor>,
 ) -> Result<Json<Resolution>> {
-    let asked = asked.team_id.as_ref().map(Slug::as_str);
-    let team_id = asked.or(principal.team_id()).ok_or_else(|| Error::invalid("team_id", "required"))?;
-    principal.may_see(team_id)?;
-    database::call("SELECT resolve_model_group($1, $2)::text AS answer", vec![text(name), text(team_id)])
-        .await
-        .map(Json)
+    let team_id = match (&caller, asked.team_id) {
+        (_, Some(team_id)) => team_id,
+        (Caller::Team(key), None) => key.team_id.clone(),
+        (Caller::Admin, None) => return Err(Error::invalid("team_id", "required")),
+    };
+    caller.may_see(&team_id)?;
+    function!(resolve_model_group(p_group_name: name, p_team_id: team_id)).run().await.map(Json)
 }

@@ -1,14 +1,12 @@
 //! Teams and keys in LiteLLM.
 //!
-//! What LiteLLM is to know of a team comes whole from the database ([`Wanted`]) and is told whole, so telling it twice, or again
+//! What LiteLLM is to know of a team comes whole from the database ([`DesiredTeam`]) and is sent whole, so sending it twice, or again
 //! after a failure, does no harm.
 
-use super::{Answer, Unanswered, read, send};
+use super::{Answer, SendError, Unanswered, master_key, read, send};
 use crate::{
-    auth::VirtualKey,
     error::{Code, Error, Result},
-    money::Usd,
-    settings,
+    values::{CallId, TeamId, Usd, VirtualKey},
 };
 use axum::http::{Method, StatusCode};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
@@ -16,13 +14,13 @@ use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
 
-/// What LiteLLM is to know of a team: the answer of `litellm_wanted` in `migrations/functions/litellm.sql`.
+/// What LiteLLM is to know of a team: the answer of `litellm_desired_team` in `migrations/functions/litellm.sql`.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Wanted {
+pub struct DesiredTeam {
     /// Counts the changes of everything below.
     pub version: i64,
     /// The team's id, the same in LiteLLM.
-    pub team_id: String,
+    pub team_id: TeamId,
     /// The team's name for people.
     pub team_alias: String,
     /// The models that the team's keys may use.
@@ -38,21 +36,21 @@ pub struct Wanted {
     /// Whether the team is suspended.
     pub blocked: bool,
     /// The team's keys.
-    pub keys: Vec<WantedKey>,
+    pub keys: Vec<DesiredKey>,
     /// Keys that must be gone, as the hex of their SHA-256.
     pub revoked: Vec<String>,
 }
 
 /// A key that LiteLLM is to take.
 #[derive(Debug, Clone, Deserialize)]
-pub struct WantedKey {
+pub struct DesiredKey {
     /// The hex of its SHA-256, which LiteLLM takes wherever it takes a key.
     pub hash: String,
     /// For how long still, of one that was replaced.
     pub seconds_left: Option<i64>,
 }
 
-impl Wanted {
+impl DesiredTeam {
     /// The models as LiteLLM is told them: to LiteLLM an empty list means every model, so none is said with a name that no model
     /// has.
     fn models(&self) -> Vec<&str> {
@@ -82,22 +80,22 @@ const MARKER: &str = "llm_jobs_marker";
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Makes the team. One of that id that is there already is somebody else's: refused.
-pub async fn create_team(wanted: &Wanted, marker: Uuid) -> Result<()> {
-    let mut body = wanted.limits();
+pub async fn create_team(desired: &DesiredTeam, marker: Uuid) -> Result<()> {
+    let mut body = desired.limits();
     if let Some(body) = body.as_object_mut() {
-        body.insert("team_alias".into(), wanted.team_alias.clone().into());
+        body.insert("team_alias".into(), desired.team_alias.clone().into());
         body.insert("metadata".into(), json!({ MARKER: marker }));
     }
     let answer = ask(Method::POST, "/team/new", Some(&body)).await?;
     if answer.status == StatusCode::BAD_REQUEST && answer.problem().message.contains("already exists") {
-        let detail = format!("Team '{}' already exists in LiteLLM", wanted.team_id);
+        let detail = format!("Team '{}' already exists in LiteLLM", desired.team_id);
         return Err(Error::new(Code::AlreadyExists, detail));
     }
     accepted(answer, "/team/new").map(drop)
 }
 
 /// Deletes the team with its keys, if it is the one that `marker` was given to. Answers when LiteLLM holds no such team.
-pub async fn delete_team(team_id: &str, marker: Uuid) -> Result<()> {
+pub async fn delete_team(team_id: &TeamId, marker: Uuid) -> Result<()> {
     #[derive(Deserialize)]
     struct Info {
         team_info: Team,
@@ -124,12 +122,12 @@ pub async fn delete_team(team_id: &str, marker: Uuid) -> Result<()> {
 }
 
 /// Has LiteLLM make a key for the team, restricted as the team is. `alias` must be new.
-pub async fn generate_key(wanted: &Wanted, alias: String) -> Result<VirtualKey> {
+pub async fn generate_key(desired: &DesiredTeam, alias: String) -> Result<VirtualKey> {
     #[derive(Deserialize)]
     struct Generated {
         key: String,
     }
-    let mut body = wanted.limits();
+    let mut body = desired.limits();
     if let Some(body) = body.as_object_mut() {
         body.insert("key_alias".into(), alias.into());
     }
@@ -139,17 +137,17 @@ pub async fn generate_key(wanted: &Wanted, alias: String) -> Result<VirtualKey> 
 }
 
 /// Tells LiteLLM what the team and its keys may use from now on, which keys are gone, and whether the team is blocked.
-pub async fn update_team(wanted: &Wanted) -> Result<()> {
-    if !wanted.revoked.is_empty() {
-        delete_keys(&json!({ "keys": wanted.revoked })).await?;
+pub async fn update_team(desired: &DesiredTeam) -> Result<()> {
+    if !desired.revoked.is_empty() {
+        delete_keys(&json!({ "keys": desired.revoked })).await?;
     }
-    for key in &wanted.keys {
-        let mut body = wanted.limits();
+    for key in &desired.keys {
+        let mut body = desired.limits();
         if let Some(body) = body.as_object_mut() {
             body.remove("team_id");
             body.insert("key".into(), key.hash.clone().into());
             // As well as to the team: LiteLLM takes an old copy of a team back when one of its calls ends at that moment, of a key never.
-            body.insert("blocked".into(), wanted.blocked.into());
+            body.insert("blocked".into(), desired.blocked.into());
             if let Some(seconds) = key.seconds_left {
                 body.insert("duration".into(), format!("{seconds}s").into());
             }
@@ -160,10 +158,10 @@ pub async fn update_team(wanted: &Wanted) -> Result<()> {
             accepted(answer, "/key/update")?;
         }
     }
-    let mut body = wanted.limits();
+    let mut body = desired.limits();
     if let Some(body) = body.as_object_mut() {
-        body.insert("team_alias".into(), wanted.team_alias.clone().into());
-        body.insert("blocked".into(), wanted.blocked.into());
+        body.insert("team_alias".into(), desired.team_alias.clone().into());
+        body.insert("blocked".into(), desired.blocked.into());
     }
     accepted(ask(Method::POST, "/team/update", Some(&body)).await?, "/team/update").map(drop)
 }
@@ -204,34 +202,34 @@ pub struct Spend {
     /// Tokens of the answer.
     #[serde(default)]
     pub completion_tokens: i64,
-    /// Both.
+    /// Tokens of the prompt and the answer.
     #[serde(default)]
     pub total_tokens: i64,
 }
 
 /// What LiteLLM recorded under a call's id: one entry for each model that was tried. Entries appear seconds after the call.
-pub async fn spend_of(call_id: Uuid) -> Result<Vec<Spend>> {
+pub async fn spend_of(call_id: CallId) -> Result<Vec<Spend>> {
     let answer = ask(Method::GET, &format!("/spend/logs?request_id={call_id}"), None::<&()>).await?;
     understood(accepted(answer, "/spend/logs")?, "/spend/logs")
 }
 
 /// Whether LiteLLM answers at all.
-pub async fn is_alive(limit: Duration) -> Result<bool> {
-    let key = settings::text("litellm_master_key").await?;
-    let answer = send(Method::GET, "/health/liveliness", &key, &[], vec![], limit).await?;
-    Ok(answer.is_ok_and(|answer| answer.status().is_success()))
+pub async fn is_alive(limit: Duration) -> bool {
+    let Ok(key) = master_key().await else { return false };
+    let answer = send(Method::GET, "/health/liveliness", &key, &[], vec![], limit).await;
+    answer.is_ok_and(|answer| answer.status().is_success())
 }
 
 async fn ask<T: Serialize>(method: Method, path: &str, body: Option<&T>) -> Result<Answer> {
-    let key = settings::text("litellm_master_key").await?;
+    let key = master_key().await?;
     let body = body.map(serde_json::to_vec).transpose().map_err(Error::internal)?.unwrap_or_default();
-    let answer = match send(method, path, &key, &[], body, LIMIT).await? {
-        Ok(response) => read(response, LIMIT).await,
-        Err(unanswered) => Err(unanswered),
-    };
-    answer.map_err(|unanswered: Unanswered| {
-        Error::unavailable("LiteLLM").caused_by(format!("{path}: {unanswered}"))
-    })
+    let unavailable =
+        |unanswered: Unanswered| Error::unavailable("LiteLLM").caused_by(format!("{path}: {unanswered}"));
+    match send(method, path, &key, &[], body, LIMIT).await {
+        Ok(response) => read(response, LIMIT).await.map_err(unavailable),
+        Err(SendError::Unanswered(unanswered)) => Err(unavailable(unanswered)),
+        Err(SendError::Ours(error)) => Err(error),
+    }
 }
 
 /// A successful answer, or what its failure means to the caller of ours.

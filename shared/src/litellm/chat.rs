@@ -1,11 +1,10 @@
 //! Chat completions: one attempt with one model.
 
-use super::{Answer, Envelope, Problem, Unanswered, read, send, sse};
+use super::{Answer, Envelope, Problem, SendError, Unanswered, read, send, sse};
 use crate::{
-    auth::VirtualKey,
-    error::{Code, Error, Result},
-    money::Usd,
-    time::within,
+    error::{Code, Error},
+    platform::time::within,
+    values::{CallId, GroupName, TeamId, Usd, VirtualKey},
 };
 use axum::http::{Method, StatusCode};
 use bytes::Bytes;
@@ -20,7 +19,6 @@ use std::{
     pin::Pin,
     time::{Duration, Instant},
 };
-use uuid::Uuid;
 
 /// Why a model gave no answer.
 #[derive(Debug)]
@@ -80,7 +78,7 @@ impl Class {
     }
 
     /// What the caller is told when this is how the call ends. Names neither models nor providers.
-    pub fn answer(&self, team_id: &str, model_group: &str) -> Error {
+    pub fn answer(&self, team_id: &TeamId, model_group: &GroupName) -> Error {
         let failed = |code, reason: &str| Error::new(code, format!("LLM call failed: {reason}"));
         match self {
             Class::Unreachable => Error::unavailable("LiteLLM"),
@@ -112,6 +110,30 @@ impl From<Unanswered> for Failure {
             Unanswered::TimedOut => (Class::TimedOut, false),
         };
         Failure { class, status: None, reason: unanswered.to_string(), cost_known }
+    }
+}
+
+/// Why an attempt gave no answer.
+#[derive(Debug)]
+pub enum AttemptError {
+    /// The model or LiteLLM failed.
+    Failed(Failure),
+    /// There was a defect of ours.
+    Ours(Error),
+}
+
+impl<F: Into<Failure>> From<F> for AttemptError {
+    fn from(failure: F) -> Self {
+        AttemptError::Failed(failure.into())
+    }
+}
+
+impl From<SendError> for AttemptError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Unanswered(unanswered) => unanswered.into(),
+            SendError::Ours(error) => AttemptError::Ours(error),
+        }
     }
 }
 
@@ -183,7 +205,7 @@ pub struct Usage {
     /// Tokens of the answer.
     #[serde(default)]
     pub completion_tokens: i64,
-    /// Both.
+    /// Tokens of the prompt and the answer.
     #[serde(default)]
     pub total_tokens: i64,
     /// In a stream's last event; unknown when LiteLLM has no price for the model.
@@ -212,7 +234,7 @@ pub struct Completion {
 #[derive(Clone, Copy)]
 pub struct Attempt<'a> {
     /// LiteLLM records what was spent under this.
-    pub call_id: Uuid,
+    pub call_id: CallId,
     /// The team's key.
     pub key: &'a VirtualKey,
     /// How long the answer may take, or a stream its first event.
@@ -220,45 +242,31 @@ pub struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn send(self, body: Vec<u8>) -> Result<Result<Response, Failure>> {
+    async fn send(self, body: Vec<u8>) -> Result<Response, AttemptError> {
         let headers = [("x-litellm-call-id", self.call_id.to_string())];
-        let sent =
-            send(Method::POST, "/chat/completions", self.key.expose(), &headers, body, self.limit).await?;
-        Ok(sent.map_err(Failure::from))
+        Ok(send(Method::POST, "/chat/completions", self.key, &headers, body, self.limit).await?)
     }
 
     /// A buffered answer.
-    pub async fn complete(self, body: Vec<u8>) -> Result<Result<Completion, Failure>> {
+    pub async fn complete(self, body: Vec<u8>) -> Result<Completion, AttemptError> {
         let since = Instant::now();
-        let response = match self.send(body).await? {
-            Ok(response) => response,
-            Err(failure) => return Ok(Err(failure)),
-        };
+        let response = self.send(body).await?;
         let left = self.limit.saturating_sub(since.elapsed());
-        Ok(read(response, left).await.map_err(Failure::from).and_then(|answer| completion(&answer)))
+        Ok(completion(&read(response, left).await?)?)
     }
 
     /// A stream that has brought its first event: up to there, a failure is one like that of a buffered answer.
-    pub async fn stream(self, body: Vec<u8>) -> Result<Result<Events, Failure>> {
+    pub async fn stream(self, body: Vec<u8>) -> Result<Events, AttemptError> {
         let since = Instant::now();
-        let response = match self.send(body).await? {
-            Ok(response) => response,
-            Err(failure) => return Ok(Err(failure)),
-        };
+        let response = self.send(body).await?;
         let left = self.limit.saturating_sub(since.elapsed());
         if response.status() != StatusCode::OK {
-            let answer = read(response, left).await;
-            return Ok(Err(answer.map_or_else(Failure::from, |answer| Failure::of(&answer))));
+            return Err(Failure::of(&read(response, left).await?).into());
         }
         let mut events = Events::of(BodyDataStream::new(response.into_body()));
-        Ok(match within(left, events.next()).await {
-            None => Err(Unanswered::TimedOut.into()),
-            Some(Err(failure)) => Err(failure),
-            Some(Ok(event)) => {
-                events.first = Some(event);
-                Ok(events)
-            }
-        })
+        let first = within(left, events.next()).await.ok_or(Unanswered::TimedOut)??;
+        events.first = Some(first);
+        Ok(events)
     }
 }
 

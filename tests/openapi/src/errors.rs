@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use shared::{
     error::{Code, Error},
-    openai,
+    http::openai,
 };
 
 /// What a code means.

@@ -17,7 +17,7 @@ pub use document::spec;
 pub use table::table;
 
 use anyhow::{Context, Result};
-use shared::api::{Api, Route};
+use shared::http::api::{Api, Route};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -26,7 +26,7 @@ use std::{
 use utoipa::openapi::HttpMethod;
 
 /// The components with a documented API, in reading order, by their name in `spin.toml`.
-static COMPONENTS: [(&str, &LazyLock<Api>); 8] = [
+static COMPONENTS: [(&str, &LazyLock<Api>); 9] = [
     ("tenancy", &tenancy::API),
     ("credits", &credits::API),
     ("jobs", &jobs::API),
@@ -35,6 +35,7 @@ static COMPONENTS: [(&str, &LazyLock<Api>); 8] = [
     ("openai", &openai::API),
     ("reports", &reports::API),
     ("docs", &docs::API),
+    ("service", &service::API),
 ];
 
 /// Every route of the application with the component that has it, in reading order.

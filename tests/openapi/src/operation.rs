@@ -1,7 +1,10 @@
 //! What holds for every operation: added here, so that the handlers' annotations say only what is special.
 
 use crate::errors::{Form, meaning};
-use shared::{api::Route, auth::Access, error::Code};
+use shared::{
+    error::Code,
+    http::{Access, api::Route},
+};
 use std::collections::BTreeMap;
 use utoipa::openapi::{
     Components, Content, HttpMethod, Ref, RefOr, Required, Response, Schema, content::ContentBuilder,

@@ -2,7 +2,10 @@
 
 use crate::{Demonstration, demonstrations, errors, name, routes, statements};
 use anyhow::Result;
-use shared::{api::Route, auth::Access, error::Code};
+use shared::{
+    error::Code,
+    http::{Access, api::Route},
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 const INTRODUCTION: &str = "\

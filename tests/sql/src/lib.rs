@@ -13,7 +13,7 @@ mod session;
 mod world;
 
 pub use database::Database;
-pub use session::{Answer, Expect, Refusal, Session, Settling};
+pub use session::{Answer, Expect, Refusal, Session, Settling, actor};
 pub use world::{Team, World, id};
 
 // The name under which the invariants know what they look into.

@@ -139,30 +139,30 @@ impl Session {
     /// `create_job`.
     pub async fn create_job(&self, key: Uuid, team: &str, lifetime_seconds: i32) -> Answer {
         let statement = "SELECT create_job($1, $2, 'somebody', 'test', '{\"kept\": true}', $3)::text";
-        self.call(statement, &[&key, &team, &lifetime_seconds]).await
+        self.call(statement, &[&actor(key), &team, &lifetime_seconds]).await
     }
 
     /// `complete_job`, adding this metadata.
     pub async fn complete_job(&self, key: Uuid, job: Uuid, status: &str, metadata: &Value) -> Answer {
         let statement = "SELECT (complete_job($1, $2, $3, $4, NULL) -> 'completion')::text";
-        self.call(statement, &[&key, &job, &status, &Json(metadata)]).await
+        self.call(statement, &[&actor(key), &job, &status, &Json(metadata)]).await
     }
 
     /// `get_job`, as the admin.
     pub async fn get_job(&self, job: Uuid) -> Answer {
-        self.call("SELECT get_job($1, NULL)::text", &[&job]).await
+        self.call("SELECT get_job($1, 'admin')::text", &[&job]).await
     }
 
-    /// `open_call`; no group is the team's default group.
-    pub async fn open_call(
+    /// `begin_call`; no group is the team's default group.
+    pub async fn begin_call(
         &self,
         key: Uuid,
         job: Uuid,
         group: Option<&str>,
         deadline_seconds: i32,
     ) -> Answer {
-        let statement = "SELECT open_call($1, $2, $3, 'purpose', false, '{}', $4)::text";
-        self.call(statement, &[&key, &job, &group, &deadline_seconds]).await
+        let statement = "SELECT begin_call($1, $2, $3, 'purpose', false, '{}', $4)::text";
+        self.call(statement, &[&actor(key), &job, &group, &deadline_seconds]).await
     }
 
     /// `settle_call` with so many tokens and this cost, after seven milliseconds, when no model was tried.
@@ -183,7 +183,7 @@ impl Session {
     /// `settle_call`.
     pub async fn settle(&self, job: Uuid, call: Uuid, settling: Settling<'_>) -> Answer {
         self.settle_by(
-            "SELECT settle_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10, $11)::text",
+            "SELECT (settle_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10, $11) -> 'settled')::text",
             job,
             call,
             settling,
@@ -193,8 +193,7 @@ impl Session {
 
     /// `settle_job_with_call`.
     pub async fn settle_job(&self, job: Uuid, call: Uuid, settling: Settling<'_>) -> Answer {
-        let statement =
-            "SELECT settle_job_with_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10, $11)::text";
+        let statement = "SELECT (settle_job_with_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10, $11) -> 'completion')::text";
         self.settle_by(statement, job, call, settling).await
     }
 
@@ -269,7 +268,7 @@ impl Session {
     /// `begin_key` and `activate_key`: a new key in place of this one, which works for some seconds more. Answers the new key's id.
     pub async fn rotate_key(&self, team: &str, replaced: Uuid, grace_seconds: i32) -> Answer {
         let new = Uuid::now_v7();
-        self.call("SELECT begin_key($1, $2, NULL, true, $3)::text", &[&team, &new, &replaced]).await?;
+        self.call("SELECT begin_key($1, $2, NULL, true, $3, 60)::text", &[&team, &new, &replaced]).await?;
         let hash = [new.as_bytes().as_slice(); 2].concat();
         let statement = "SELECT (activate_key($1, $2, 'hint', $3, $4) #> '{key,key_id}')::text";
         self.call(statement, &[&new, &hash, &replaced, &grace_seconds]).await
@@ -280,10 +279,15 @@ impl Session {
         self.call("SELECT revoke_key($1, $2)::text", &[&team, &key]).await
     }
 
-    /// `litellm_told`.
-    pub async fn litellm_told(&self, team: &str, version: i64) -> Answer {
-        self.call("SELECT litellm_told($1, $2, '{}')::text", &[&team, &version]).await
+    /// `litellm_synced`.
+    pub async fn litellm_synced(&self, team: &str, version: i64) -> Answer {
+        self.call("SELECT litellm_synced($1, $2, '{}')::text", &[&team, &version]).await
     }
+}
+
+/// The actor that SQL takes for whoever shows this key.
+pub fn actor(key: Uuid) -> String {
+    format!("key:{key}")
 }
 
 fn refusal(error: tokio_postgres::Error) -> Refusal {

@@ -97,7 +97,7 @@ impl World {
 
     /// Opens a call in the team's default group that may take an hour.
     pub async fn opened_call(&self, team: &Team, job: Uuid) -> Uuid {
-        id(&self.open_call(team.key, job, None, 3600).await.done(), "call_id")
+        id(&self.begin_call(team.key, job, None, 3600).await.done(), "call_id")
     }
 
     /// Lets a job's deadline pass.

@@ -17,18 +17,16 @@ use axum::{
 use futures::{SinkExt, StreamExt, channel::mpsc};
 use serde::Deserialize;
 use shared::{
-    api::{Api, PathJob},
-    auth::{Access, TeamKey},
-    call::{self, CallRequest, Place, Streaming},
-    change::Change,
+    calls::{self, CallRequest, Place, Streaming},
     error::Result,
-    input::{Query, RawBody},
+    http::{Api, Mutation, PathOf, Query, RawBody, TeamKey, access},
+    values::JobId,
 };
 use spin_sdk::{http::Request, http_service, time::sleep, wasip3::spawn};
 use std::{convert::Infallible, sync::LazyLock, time::Duration};
 
 static API: LazyLock<Api> =
-    LazyLock::new(|| Api::new().route::<__path_trap, _, _>(Access::Team, trap).guarded());
+    LazyLock::new(|| Api::new().route::<__path_trap, _, _, access::Team>(trap).guarded());
 
 #[http_service]
 async fn handle(request: Request) -> impl spin_sdk::http::IntoResponse {
@@ -57,14 +55,14 @@ const NEVER: Duration = Duration::from_secs(3600);
 #[utoipa::path(post, path = "/test/trap/{job_id}")]
 async fn trap(
     key: TeamKey,
-    change: Change,
-    PathJob(job_id): PathJob,
+    mutation: Mutation,
+    PathOf(job_id): PathOf<JobId>,
     Query(Wish { when }): Query<Wish>,
     RawBody(body): RawBody,
 ) -> Result<Response> {
     assert!(when != When::AtOnce, "a trap on demand");
     let request = CallRequest::parse(&body, Streaming::Never)?;
-    call::open(&key, &change, Place::Job(job_id), &request, Duration::from_secs(60)).await?;
+    calls::begin(&key, &mutation, Place::Job(job_id), &request, Duration::from_secs(60)).await?;
     assert!(when != When::Opened, "a trap on demand, with an open call");
     if when == When::Waiting {
         sleep(NEVER).await;

@@ -8,23 +8,24 @@
 
 use super::{
     budget,
-    values::{BillingMode, Budget, BudgetDuration, BudgetMode, Limit, Pricing, Rate, WebhookUrl},
+    values::{Budget, BudgetDuration, Pricing, Rate, WebhookUrl},
 };
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::{
-    auth::VirtualKey,
-    change::Change,
-    database::{self, optional_text, text, uuid},
     error::{Error, Result},
-    input::{Body, Credits, Metadata, Name, Slug},
-    litellm::admin::{self, Wanted},
-    money::Usd,
-    settings,
-    team::Team,
+    function,
+    http::{Body, Mutation, mutation::Beginning},
+    litellm::admin::{self, DesiredTeam},
+    platform::settings,
+    store::{Function, parameters::Json as JsonParameter},
+    teams::Team,
+    values::{
+        AccessGroupName, BillingMode, BudgetMode, CreditCount, GroupName, Limit, Metadata, Name,
+        OrganizationId, TeamId, VirtualKey,
+    },
 };
-use spin_sdk::pg::ParameterValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -34,19 +35,19 @@ use uuid::Uuid;
 #[schema(example = json!({"organization_id": "acme-corp", "team_id": "acme-engineering",
     "model_groups": ["ChatAgent"], "credits_allocated": 1000}))]
 pub struct CreateTeam {
-    organization_id: Slug,
+    organization_id: OrganizationId,
     /// Without one, one is made.
-    team_id: Option<Slug>,
+    team_id: Option<TeamId>,
     team_alias: Option<Name>,
     #[serde(default)]
-    model_groups: Vec<Slug>,
+    model_groups: Vec<GroupName>,
     #[serde(default)]
-    access_groups: Vec<Slug>,
-    #[serde(default)]
-    credits_allocated: Credits,
+    access_groups: Vec<AccessGroupName>,
+    #[serde(default = "no_credits")]
+    credits_allocated: CreditCount,
     /// How far below zero a `soft` team may go; without one, without end.
-    credit_limit: Option<Credits>,
-    #[serde(default)]
+    credit_limit: Option<CreditCount>,
+    #[serde(default = "hard")]
     budget_mode: BudgetMode,
     /// How often LiteLLM's budget starts anew.
     budget_duration: Option<BudgetDuration>,
@@ -57,8 +58,8 @@ pub struct CreateTeam {
     /// Tokens a minute.
     tpm_limit: Option<Limit>,
     /// For calls that name no group; without one, the first.
-    default_model_group: Option<Slug>,
-    #[serde(default)]
+    default_model_group: Option<GroupName>,
+    #[serde(default = "job_based")]
     billing_mode: BillingMode,
     credits_per_dollar: Option<Rate>,
     tokens_per_credit: Option<Limit>,
@@ -68,17 +69,29 @@ pub struct CreateTeam {
     metadata: Metadata,
 }
 
-/// What a team has that says nothing: tokens for one credit in `consumption_tokens`.
-const TOKENS_PER_CREDIT: Limit = Limit(10_000);
+fn no_credits() -> CreditCount {
+    const { CreditCount::new(0) }
+}
+
+fn hard() -> BudgetMode {
+    BudgetMode::Hard
+}
+
+fn job_based() -> BillingMode {
+    BillingMode::JobBased
+}
+
+/// Tokens for one credit in `consumption_tokens`, unless the request says otherwise.
+const TOKENS_PER_CREDIT: Limit = Limit::new(10_000);
 
 /// The new team and its key, which is shown this once.
 #[derive(Serialize, ToSchema)]
 pub struct CreatedTeam {
-    team_id: String,
-    organization_id: String,
+    team_id: TeamId,
+    organization_id: OrganizationId,
     team_alias: String,
-    model_groups: Vec<String>,
-    access_groups: Vec<String>,
+    model_groups: Vec<GroupName>,
+    access_groups: Vec<AccessGroupName>,
     allowed_models: Vec<String>,
     credits_allocated: i64,
     credits_remaining: i64,
@@ -103,19 +116,12 @@ impl CreatedTeam {
     }
 }
 
-/// What is kept of the answer: the key itself only sealed.
-#[derive(Deserialize)]
-struct Kept {
-    team: Team,
-    sealed: Option<String>,
-}
-
 /// The answer of `begin_team`.
 #[derive(Deserialize)]
 struct Begun {
     resumed: bool,
     marker: Uuid,
-    litellm: Wanted,
+    litellm: DesiredTeam,
 }
 
 /// For how long a request that creates a team may be at it before another may take over: longer than all that it asks of
@@ -129,49 +135,52 @@ const LEASE_SECONDS: i32 = 120;
 #[utoipa::path(post, path = "/api/teams/create", tag = "Teams", request_body = CreateTeam,
     responses((status = 200, body = CreatedTeam), (status = 404, description = "`not_found`"),
         (status = 409, description = "`already_exists`, `in_progress`")))]
-pub async fn create(change: Change, Body(new): Body<CreateTeam>) -> Result<Json<CreatedTeam>> {
+pub async fn create(mutation: Mutation, Body(new): Body<CreateTeam>) -> Result<Json<CreatedTeam>> {
     let credits = new.credits_allocated;
     let attempt = Uuid::now_v7();
-    let begun = match begin(&change, new, attempt).await? {
-        Claimed { kept: Some(Kept { team, sealed }), .. } => {
-            change.mark_replayed();
-            let sealed = sealed.ok_or_else(|| Error::internal("a kept team without its key"))?;
-            let key = String::from_utf8(change.open(&sealed).await?).map_err(Error::internal)?;
+    let begun: Begun = match mutation.begin(beginning(new, attempt).await?).await? {
+        Beginning::Repeat(team, key) => {
+            let key = String::from_utf8(key).map_err(Error::internal)?;
             return Ok(Json(CreatedTeam::new(team, key)));
         }
-        Claimed { begun: Some(begun), .. } => begun,
-        Claimed { .. } => return Err(Error::internal("begin_team answered nothing")),
+        Beginning::New(begun) => begun,
     };
+    let desired = &begun.litellm;
     match in_litellm(&begun, attempt).await {
-        Ok(key) => activate(&change, &begun.litellm, attempt, &key, credits).await.map(Json),
+        Ok(key) => {
+            // A failure here says nothing about whether it took effect, so nothing is undone: what did not, the next request for the
+            // same id redoes.
+            let function = function!(activate_team(
+                p_attempt: attempt,
+                p_team_id: &desired.team_id,
+                p_version: desired.version,
+                p_litellm_alias: key_alias(desired, attempt),
+                p_key_hash: key.hash().to_vec(),
+                p_hint: key.hint(),
+                p_credits: credits,
+            ));
+            let team = mutation.finish(function.repeatable(), key.expose().as_bytes()).await?;
+            Ok(Json(CreatedTeam::new(team, key.expose().to_owned())))
+        }
         Err(failure) => {
-            let team_id = &begun.litellm.team_id;
-            let clean = admin::delete_team(team_id, begun.marker).await.is_ok();
-            let parameters =
-                vec![uuid(attempt), text(team_id), ParameterValue::Boolean(clean), change.parameter()];
-            let statement =
-                "SELECT json_build_array(abandon_team($1, $2, $3), release($4::text::json))::text AS answer";
+            let clean = admin::delete_team(&desired.team_id, begun.marker).await.is_ok();
+            let undo =
+                function!(abandon_team(p_attempt: attempt, p_team_id: &desired.team_id, p_clean: clean));
             // If this fails, too, the lease runs out.
-            _ = database::call::<serde_json::Value>(statement, parameters).await;
+            _ = mutation.release(undo).await;
             Err(failure)
         }
     }
 }
 
-#[derive(Deserialize)]
-struct Claimed {
-    kept: Option<Kept>,
-    begun: Option<Begun>,
-}
-
-async fn begin(change: &Change, new: CreateTeam, attempt: Uuid) -> Result<Claimed> {
-    let team_id = new.team_id.map_or_else(|| format!("team_{}", attempt.simple()), |id| id.to_string());
-    let alias = new.team_alias.map_or_else(|| team_id.clone(), |alias| alias.to_string());
+/// The first half: the team as nobody sees it yet.
+async fn beginning(new: CreateTeam, attempt: Uuid) -> Result<Function> {
+    let team_id = new.team_id.unwrap_or_else(|| TeamId::generated(attempt));
+    let alias = new.team_alias.map_or_else(|| team_id.to_string(), |alias| alias.to_string());
     let max_budget = match new.max_budget {
         Some(Budget(explicit)) => Some(explicit),
         None => {
-            let rate = Usd::parse(&settings::text("usd_per_credit").await?)
-                .ok_or_else(|| Error::internal("variable usd_per_credit is not a number"))?;
+            let rate = settings::parsed("usd_per_credit").await?;
             budget(rate, new.credits_allocated, new.budget_mode, new.credit_limit)?
         }
     };
@@ -194,60 +203,25 @@ async fn begin(change: &Change, new: CreateTeam, attempt: Uuid) -> Result<Claime
         "pricing": new.pricing,
         "webhook_url": new.webhook_url,
     });
-    let parameters = vec![
-        change.parameter(),
-        ParameterValue::Int32(LEASE_SECONDS),
-        uuid(attempt),
-        text(spec),
-        text(new.metadata),
-    ];
-    let statement = concat!(
-        "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json, $2) AS kept) ",
-        "SELECT json_build_object('kept', kept, 'begun', ",
-        "CASE WHEN kept IS NULL THEN begin_team($3, $2, $4::text::json, $5::text::json) END)::text AS answer FROM claimed"
-    );
-    database::call(statement, parameters).await
+    Ok(function!(begin_team(
+        p_attempt: attempt,
+        p_lease_seconds: LEASE_SECONDS,
+        p_spec: JsonParameter(spec.to_string()),
+        p_metadata: new.metadata,
+    )))
 }
 
 /// Makes the team and its key in LiteLLM.
 async fn in_litellm(begun: &Begun, attempt: Uuid) -> Result<VirtualKey> {
-    let wanted = &begun.litellm;
+    let desired = &begun.litellm;
     if begun.resumed {
-        admin::delete_team(&wanted.team_id, begun.marker).await?;
+        admin::delete_team(&desired.team_id, begun.marker).await?;
     }
-    admin::create_team(wanted, begun.marker).await?;
-    admin::generate_key(wanted, key_alias(wanted, attempt)).await
+    admin::create_team(desired, begun.marker).await?;
+    admin::generate_key(desired, key_alias(desired, attempt)).await
 }
 
 /// The name of the team's first key in LiteLLM.
-fn key_alias(wanted: &Wanted, attempt: Uuid) -> String {
-    format!("{}-{attempt}", wanted.team_id)
-}
-
-/// Makes the team visible. A failure here says nothing about whether it took effect, so nothing is undone: what did not, the next
-/// request for the same id redoes.
-async fn activate(
-    change: &Change,
-    wanted: &Wanted,
-    attempt: Uuid,
-    key: &VirtualKey,
-    credits: Credits,
-) -> Result<CreatedTeam> {
-    let parameters = vec![
-        change.parameter(),
-        uuid(attempt),
-        text(&wanted.team_id),
-        ParameterValue::Int64(wanted.version),
-        text(key_alias(wanted, attempt)),
-        ParameterValue::Binary(key.hash().to_vec()),
-        text(key.hint()),
-        ParameterValue::Int64(credits.0),
-        optional_text(change.seal(key.expose().as_bytes()).await?),
-    ];
-    let statement = concat!(
-        "SELECT keep($1::text::json, json_build_object('team', activate_team($2, $3, $4, $5, $6, $7, $8), 'sealed', $9::text))",
-        "::text AS answer"
-    );
-    let Kept { team, .. } = database::insist(statement, parameters).await?;
-    Ok(CreatedTeam::new(team, key.expose().to_owned()))
+fn key_alias(desired: &DesiredTeam, attempt: Uuid) -> String {
+    format!("{}-{attempt}", desired.team_id)
 }

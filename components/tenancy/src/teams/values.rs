@@ -3,59 +3,8 @@
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::value::RawValue;
-use shared::{input::integer, money::Usd};
+use shared::values::{Limit, Usd};
 use utoipa::ToSchema;
-
-/// `hard` or `soft`; `hard_limit` and `soft_limit` are accepted.
-#[derive(Deserialize, Serialize, Default, Clone, Copy, PartialEq, ToSchema)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-#[schema(example = "hard")]
-pub enum BudgetMode {
-    /// No credit, no job.
-    #[default]
-    Hard,
-    /// Work goes on below zero.
-    Soft,
-}
-
-impl TryFrom<String> for BudgetMode {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        match text.as_str() {
-            "hard" | "hard_limit" => Ok(Self::Hard),
-            "soft" | "soft_limit" => Ok(Self::Soft),
-            _ => Err("expected hard or soft"),
-        }
-    }
-}
-
-/// How many credits a job costs.
-#[derive(Deserialize, Serialize, Default, Clone, Copy, PartialEq, ToSchema)]
-#[serde(try_from = "String", rename_all = "snake_case")]
-#[schema(example = "job_based")]
-pub enum BillingMode {
-    /// One.
-    #[default]
-    JobBased,
-    /// By what LiteLLM charged for its calls, and at least one.
-    ConsumptionUsd,
-    /// By the tokens of its calls, and at least one.
-    ConsumptionTokens,
-}
-
-impl TryFrom<String> for BillingMode {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        match text.as_str() {
-            "job_based" => Ok(Self::JobBased),
-            "consumption_usd" => Ok(Self::ConsumptionUsd),
-            "consumption_tokens" => Ok(Self::ConsumptionTokens),
-            _ => Err("expected one of job_based, consumption_usd, consumption_tokens"),
-        }
-    }
-}
 
 /// `1h`, `24h`, `7d`, `30d`, `1mo`: what LiteLLM takes. Of months it takes more than one only when the year has them left.
 #[derive(Deserialize, Serialize, ToSchema)]
@@ -118,7 +67,7 @@ impl Serialize for Budget {
 pub struct Rate(pub Usd);
 
 impl Rate {
-    /// What a team has that says nothing.
+    /// What a team gets whose creator does not say.
     pub const DEFAULT: Rate = Rate(Usd(Decimal::TEN));
 }
 
@@ -131,17 +80,6 @@ impl<'de> Deserialize<'de> for Rate {
 impl Serialize for Rate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
-    }
-}
-
-/// A limit of requests or tokens.
-#[derive(Serialize, Clone, Copy, ToSchema)]
-#[schema(value_type = i64, minimum = 1, maximum = 1_000_000_000, example = 100)]
-pub struct Limit(pub i64);
-
-impl<'de> Deserialize<'de> for Limit {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        integer(deserializer, 1, 1_000_000_000).map(Self)
     }
 }
 
@@ -258,6 +196,6 @@ impl<'de> Deserialize<'de> for Pricing {
 
 fn ascending(tiers: &[Tier]) -> bool {
     let Some((last, others)) = tiers.split_last() else { return false };
-    let ends: Option<Vec<i64>> = others.iter().map(|tier| tier.up_to.map(|Limit(end)| end)).collect();
+    let ends: Option<Vec<i64>> = others.iter().map(|tier| tier.up_to.map(Limit::get)).collect();
     last.up_to.is_none() && tiers.len() <= 50 && ends.is_some_and(|ends| ends.is_sorted_by(|a, b| a < b))
 }

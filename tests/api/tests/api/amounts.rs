@@ -2,7 +2,7 @@
 
 use rust_decimal::Decimal;
 use serde_json::value::RawValue;
-use shared::money::Usd;
+use shared::values::Usd;
 use std::collections::BTreeMap;
 
 /// The members of a JSON object, as the text that they are.

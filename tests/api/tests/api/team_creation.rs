@@ -220,7 +220,9 @@ async fn models_that_change_while_a_team_is_created_reach_its_key() {
     });
     // With this the request gets as far as LiteLLM, and its last statement waits before it begins.
     let other = app.database.connect().await;
-    let parameters = "uuid, text, bigint, text, bytea, text, bigint";
+    let parameters =
+        "p_attempt uuid, p_team_id text, p_version bigint, p_litellm_alias text, p_key_hash bytea,
+        p_hint text, p_credits bigint";
     let held_back = format!(
         "ALTER FUNCTION activate_team RENAME TO activate_now;
          CREATE FUNCTION activate_team({parameters}) RETURNS json LANGUAGE plpgsql SECURITY DEFINER AS $$

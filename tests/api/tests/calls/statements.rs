@@ -50,7 +50,7 @@ impl Counted {
 
 /// The function that a statement is about. What changes something is wrapped in what claims its request and keeps its answer.
 fn operation(statement: &str) -> String {
-    let wrapping = ["claim", "keep", "keep_or_release", "json_build_object"];
+    let wrapping = ["claim", "keep", "finish", "json_build_object"];
     let before_parentheses = statement.split('(').map(|text| text.trim_end());
     let names = before_parentheses.filter_map(|text| text.rsplit([' ', ',']).next());
     let operation = names.filter(|name| name.contains('_')).find(|name| !wrapping.contains(name));
@@ -65,9 +65,9 @@ async fn with_a_known_key_every_request_is_one_statement_and_a_call_two() {
 
     let create = counted.of(team.job()).await;
     assert_eq!(create, ["create_job"]);
-    assert_eq!(counted.of(team.call(&job, "hello")).await, ["open_call", "settle_call"]);
+    assert_eq!(counted.of(team.call(&job, "hello")).await, ["begin_call", "settle_call"]);
     let streamed = async { events(stream(&team, &job, prompt("hello")).await).await };
-    assert_eq!(counted.of(streamed).await, ["open_call", "settle_call"]);
+    assert_eq!(counted.of(streamed).await, ["begin_call", "settle_call"]);
     assert_eq!(counted.of(team.read(&job)).await.len(), 1);
     assert_eq!(counted.of(team.balance()).await.len(), 1);
     let list = format!("/api/teams/{}/jobs", team.id);
@@ -90,7 +90,7 @@ async fn an_unknown_key_costs_one_statement_more() {
         assert!(statements.contains(&"lookup_key".to_owned()), "{statements:?}");
     }
     assert_eq!(counted.of(team.job()).await, ["create_job", "lookup_key"]);
-    assert_eq!(counted.of(team.call(&job, "hello")).await, ["lookup_key", "open_call", "settle_call"]);
+    assert_eq!(counted.of(team.call(&job, "hello")).await, ["begin_call", "lookup_key", "settle_call"]);
     counted.app.check_invariants().await;
 }
 
@@ -99,7 +99,7 @@ async fn fallbacks_and_refusals_cost_no_statement_more() {
     let counted = Counted::start(true).await;
     let team = counted.app.team_using(&["err500", "err503", "err429"], 10).await;
     let job = team.job().await;
-    assert_eq!(counted.of(team.call(&job, "hello")).await, ["open_call", "settle_call"]);
+    assert_eq!(counted.of(team.call(&job, "hello")).await, ["begin_call", "settle_call"]);
     let malformed = team.client.post("/api/jobs/create", json!({"team_id": team.id}));
     assert_eq!(counted.of(malformed).await, Vec::<String>::new());
     counted.app.check_invariants().await;

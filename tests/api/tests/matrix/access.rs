@@ -6,7 +6,7 @@ use crate::{
 };
 use api_tests::{Client, Options};
 use openapi::{name, routes};
-use shared::auth::Access;
+use shared::http::Access;
 
 /// Everybody that there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

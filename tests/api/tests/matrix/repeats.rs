@@ -6,7 +6,7 @@ use crate::{
 };
 use api_tests::{Answer, Options};
 use openapi::{name, routes, verb};
-use shared::auth::Access;
+use shared::http::Access;
 
 /// A POST that changes nothing: it is simply done again.
 const READS: [&str; 1] = ["POST /api/credits/teams/{team_id}/check"];

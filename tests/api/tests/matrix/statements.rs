@@ -19,7 +19,7 @@ const SENT: &str = "SELECT query, calls FROM pg_stat_statements
 
 /// The functions of `migrations/`. Those by which requests are made idempotent stand around others.
 const FUNCTIONS: &str = "SELECT proname FROM pg_proc
-    WHERE pronamespace = 'public'::regnamespace AND proname NOT IN ('claim', 'lease', 'keep', 'keep_or_release', 'release')";
+    WHERE pronamespace = 'public'::regnamespace AND proname NOT IN ('claim', 'lease', 'keep', 'finish', 'release')";
 
 #[tokio::test]
 async fn every_route_takes_the_statements_that_are_written_down() {

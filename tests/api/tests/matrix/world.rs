@@ -5,7 +5,7 @@ use api_tests::{Answer, Client, Options, Team, TestApp};
 use openapi::{name, verb};
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::{api::Route, auth::Access};
+use shared::http::{Access, api::Route};
 use uuid::Uuid;
 
 /// An application with teams that are not what a route is about.

@@ -11,7 +11,7 @@ use futures::future::{Either, select};
 use openapi::{name, routes};
 use reqwest::Method;
 use serde_json::json;
-use shared::auth::Access;
+use shared::http::Access;
 use std::pin::pin;
 use tokio::{
     io::AsyncWriteExt,

@@ -7,7 +7,7 @@ use crate::{
 use api_tests::{Answer, Options};
 use openapi::{name, routes};
 use reqwest::Method;
-use shared::auth::Access;
+use shared::http::Access;
 
 #[track_caller]
 fn is_nobody_elses(answer: &Answer, what: &str) {

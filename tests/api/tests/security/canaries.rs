@@ -14,7 +14,7 @@ use host::Settings;
 use openapi::{name, routes};
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::auth::Access;
+use shared::http::Access;
 use std::{
     fs,
     path::{Path, PathBuf},

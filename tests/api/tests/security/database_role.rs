@@ -200,7 +200,7 @@ async fn every_function_is_either_refused_or_runs_as_its_owner_with_a_fixed_sear
     ] {
         assert!(closed.iter().any(|name| name == inner), "{inner} is open, or is gone");
     }
-    for outer in ["lookup_key", "open_call", "settle_call", "create_job", "get_balance"] {
+    for outer in ["lookup_key", "begin_call", "settle_call", "create_job", "get_balance"] {
         assert!(open.iter().any(|name| name == outer), "{outer} is closed, or is gone");
     }
 }
@@ -219,7 +219,7 @@ async fn what_the_role_makes_for_itself_takes_the_place_of_nothing() {
             .await;
     }
     for function in [
-        "acting_team(uuid) RETURNS text LANGUAGE sql AS $$ SELECT 'hijacked' $$",
+        "acting_team(text) RETURNS text LANGUAGE sql AS $$ SELECT 'hijacked' $$",
         "fail(text, text) RETURNS void LANGUAGE sql AS $$ $$",
         "uuid_v7() RETURNS uuid LANGUAGE sql AS $$ SELECT NULL::uuid $$",
         "now() RETURNS timestamptz LANGUAGE sql AS $$ SELECT timestamptz '1999-01-01' $$",
@@ -240,7 +240,7 @@ async fn what_the_role_makes_for_itself_takes_the_place_of_nothing() {
         role.query_one("SELECT public.get_balance($1)", &[&team.id]).await.expect("the balance").get(0);
     assert_eq!(balance["credits_remaining"], 5, "{balance}");
     let nobodys: uuid::Uuid = uuid::Uuid::now_v7();
-    let create = "SELECT public.create_job($1, NULL, NULL, 'test', '{}', 60)";
+    let create = "SELECT public.create_job('key:' || $1::uuid, NULL, NULL, 'test', '{}', 60)";
     let refused = role.query(create, &[&nobodys]).await.expect_err("no such key");
     assert_eq!(refused.code().map(|code| code.code()), Some("LJ001"), "{refused:?}");
     app.check_invariants().await;

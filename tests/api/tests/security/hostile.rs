@@ -4,7 +4,7 @@ use crate::recipes::Recipe;
 use openapi::{name, verb};
 use reqwest::Method;
 use serde_json::Value;
-use shared::api::Route;
+use shared::http::api::Route;
 use std::sync::LazyLock;
 
 /// Texts that are valid JSON strings and that PostgreSQL can hold. A statement that runs one of the sleeps ends at the statement

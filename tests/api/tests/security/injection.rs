@@ -9,7 +9,7 @@ use api_tests::{Answer, Options};
 use futures::future::join_all;
 use openapi::{name, routes};
 use reqwest::RequestBuilder;
-use shared::auth::Access;
+use shared::http::Access;
 
 /// Sends these requests, of which none may fail; where all are refused, they change nothing.
 async fn nothing_breaks(stage: &Stage, what: &str, requests: Vec<RequestBuilder>) {

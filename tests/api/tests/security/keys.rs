@@ -11,7 +11,7 @@ use openapi::{name, routes};
 use reqwest::Method;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use shared::auth::Access;
+use shared::http::Access;
 
 /// An application whose cache holds what it has once seen.
 fn caching() -> Options {
@@ -279,7 +279,7 @@ async fn without_a_configured_admin_key_every_route_of_the_admin_refuses_whateve
 /// No clock here tells how long a comparison took, so this looks at how it is written.
 #[test]
 fn the_admin_key_is_compared_in_constant_time() {
-    let path = api_tests::repository().join("shared/src/auth.rs");
+    let path = api_tests::repository().join("shared/src/http/caller.rs");
     let source = std::fs::read_to_string(path).expect("the source of authentication");
     let (_, admin) = source.split_once("async fn admin(").expect("where the admin is told from others");
     let (admin, _) = admin.split_once("\n}\n").expect("its end");

@@ -11,7 +11,7 @@ use api_tests::{Answer, Options, TestApp};
 use openapi::{name, routes};
 use reqwest::Method;
 use serde_json::json;
-use shared::{api::Route, auth::Access};
+use shared::http::{Access, api::Route};
 
 const FORGED: &str = "forged line 200 OK";
 

@@ -9,7 +9,7 @@ use crate::{
 use api_tests::{Answer, Options, TestApp};
 use openapi::{name, routes, verb};
 use reqwest::Method;
-use shared::auth::Access;
+use shared::http::Access;
 
 /// Other spellings of a path, none of which is the path.
 fn spellings(path: &str) -> Vec<String> {

@@ -10,7 +10,7 @@ use api_tests::{Answer, Options, TestApp};
 use openapi::{name, routes};
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::api::Route;
+use shared::http::api::Route;
 
 /// Fields that LiteLLM takes from a body to decide where a request goes, whose it is, and what it costs.
 const CONTROL_FIELDS: [&str; 66] = [

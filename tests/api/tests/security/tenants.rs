@@ -10,7 +10,7 @@ use api_tests::{Answer, Client, Options, Team, TestApp};
 use openapi::{name, routes};
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::auth::Access;
+use shared::http::Access;
 use uuid::Uuid;
 
 /// What an answer says, but for what is new in every answer.

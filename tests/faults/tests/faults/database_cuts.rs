@@ -85,12 +85,12 @@ async fn jobs_are_opened_and_charged_once_and_nobody_notices_that_a_connection_b
 async fn a_repeat_that_is_refused_does_not_hide_that_the_first_one_was_carried_out() {
     let (app, _) = app().await;
     let revoking = "ALTER FUNCTION create_job RENAME TO kept;
-        CREATE FUNCTION create_job(p_key_id uuid, p_team_id text, p_user_id text, p_job_type text, p_metadata json,
+        CREATE FUNCTION create_job(p_actor text, p_team_id text, p_user_id text, p_job_type text, p_metadata json,
                                    p_lifetime_seconds integer, p_job_id uuid) RETURNS json LANGUAGE plpgsql SECURITY DEFINER AS $$
         DECLARE
-            v_answer json := kept(p_key_id, p_team_id, p_user_id, p_job_type, p_metadata, p_lifetime_seconds, p_job_id);
+            v_answer json := kept(p_actor, p_team_id, p_user_id, p_job_type, p_metadata, p_lifetime_seconds, p_job_id);
         BEGIN
-            UPDATE virtual_keys SET revoked_at = now() WHERE key_id = p_key_id;
+            UPDATE virtual_keys SET revoked_at = now() WHERE key_id = substr(p_actor, 5)::uuid;
             RETURN v_answer;
         END $$";
     app.database.connect().await.batch_execute(revoking).await.expect("made revoking");

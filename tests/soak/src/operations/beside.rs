@@ -78,9 +78,9 @@ impl Round {
         let key = self.newest_key(number).1.id;
         let tag = format!("{LOST}{}", self.tag());
         let call = Uuid::now_v7();
-        let open = "SELECT open_call($1, $2, NULL, $3, false, '{}', 1, 0, $4)";
+        let open = "SELECT begin_call($1, $2, NULL, $3, false, '{}', 1, 0, $4)";
         let was_opened = "SELECT FROM calls WHERE call_id = $1";
-        if self.database.query(open, &[&key, &job, &tag, &call]).await.is_err() {
+        if self.database.query(open, &[&format!("key:{key}"), &job, &tag, &call]).await.is_err() {
             // Refused, but perhaps only when it was asked again.
             match self.database.query(was_opened, &[&call]).await {
                 Ok(rows) if rows.is_empty() => return,
@@ -94,7 +94,7 @@ impl Round {
     /// A host settles a call that it has settled.
     pub(super) async fn settle_again(&self, number: usize) {
         let start = now();
-        let again = "SELECT call_id, settle_call(job_id, call_id, 'failed', 1, 1, 2, 1.0, 1, '[{\"model\": \"again\"}]', 'again', true)
+        let again = "SELECT call_id, (settle_call(job_id, call_id, 'failed', 1, 1, 2, 1.0, 1, '[{\"model\": \"again\"}]', 'again', true) ->> 'settled')::boolean
                      FROM (SELECT job_id, call_id FROM calls WHERE team_id = $1 AND settled_at IS NOT NULL
                            ORDER BY call_id DESC LIMIT 1) AS settled";
         let Ok(rows) = self.database.query(again, &[&self.teams[number].id]).await else { return };

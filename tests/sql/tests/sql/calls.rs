@@ -20,7 +20,7 @@ async fn opening_answers_the_models_in_order_with_their_parameters_and_starts_th
     let world = World::new().await;
     let team = world.team_with(2, json!({"model_groups": ["Chat", "Code"]})).await;
     let job = world.job(&team).await;
-    let opened = world.open_call(team.key, job, Some("Code"), 60).await.done();
+    let opened = world.begin_call(team.key, job, Some("Code"), 60).await.done();
     assert_eq!(
         (&opened["model_group"], &opened["models"]),
         (
@@ -34,7 +34,7 @@ async fn opening_answers_the_models_in_order_with_their_parameters_and_starts_th
         "true"
     );
     let config = world.text(
-        "SELECT open_call(key_id, job_id, NULL, NULL, true, '{}', 60) #>> '{models,0,config,temperature}'
+        "SELECT begin_call('key:' || key_id, job_id, NULL, NULL, true, '{}', 60) #>> '{models,0,config,temperature}'
                              FROM virtual_keys, jobs",
     );
     assert_eq!(config.await, "0.50");
@@ -49,7 +49,7 @@ async fn the_default_group_is_the_first_assigned_one_or_the_one_that_was_named()
             .team_with(2, json!({"model_groups": ["Vision", "Chat"], "default_model_group": default}))
             .await;
         let job = world.job(&team).await;
-        let opened = world.open_call(team.key, job, None, 60).await.done();
+        let opened = world.begin_call(team.key, job, None, 60).await.done();
         assert_eq!(opened["model_group"], json!(expected));
     }
 }
@@ -111,7 +111,7 @@ async fn a_settling_that_is_not_final_ends_the_call_and_the_final_one_says_what_
     let completed = world.complete_job(team.key, job, "completed", &json!({})).await.done();
     let costs = &completed["costs"];
     assert_eq!(
-        (&costs["total_tokens"], &completed["credit_applied"]),
+        (&costs["total_tokens"], &completed["costs"]["credit_applied"]),
         (&json!(8), &json!(true)),
         "hanging up saves no credit"
     );
@@ -135,7 +135,7 @@ async fn a_call_that_is_open_when_its_job_completes_is_cancelled_and_its_late_se
                 &costs["total_calls"],
                 &costs["successful_calls"],
                 &costs["failed_calls"],
-                &completed["credit_applied"]
+                &completed["costs"]["credit_applied"]
             ),
             (&json!(2), &json!(1), &json!(0), &json!(true)),
         );
@@ -146,8 +146,8 @@ async fn a_call_that_is_open_when_its_job_completes_is_cancelled_and_its_late_se
         let job_now = world.get_job(job).await.done()["job"].clone();
         assert_eq!(
             (
-                &job_now["sums"]["total_tokens"],
-                &job_now["sums"]["total_cost_usd"],
+                &job_now["total_tokens"],
+                &job_now["total_cost_usd"],
                 &job_now["status"],
                 &job_now["credit_applied"]
             ),
@@ -194,8 +194,8 @@ async fn a_failed_call_keeps_the_credit_and_so_does_a_job_that_is_not_completed(
         let call = world.opened_call(&team, job).await;
         world.settle_call(call, call_status, 1, Some("0.01"), true).await.done();
         let completed = world.complete_job(team.key, job, job_status, &json!({})).await.done();
-        assert_eq!(completed["credit_applied"], json!(charged), "{call_status} {job_status}");
-        assert_eq!(completed["credits_remaining"], json!(9 - used - i64::from(charged)));
+        assert_eq!(completed["costs"]["credit_applied"], json!(charged), "{call_status} {job_status}");
+        assert_eq!(completed["costs"]["credits_remaining"], json!(9 - used - i64::from(charged)));
         assert_eq!(world.account(&team).await, (9, used + i64::from(charged), 0));
     }
     world.check_invariants().await;
@@ -212,8 +212,8 @@ async fn a_job_without_any_call_costs_nothing_but_its_credit() {
         (
             &costs["total_calls"],
             &costs["total_cost_usd"],
-            &completed["credit_applied"],
-            &completed["credits_remaining"]
+            &completed["costs"]["credit_applied"],
+            &completed["costs"]["credits_remaining"]
         ),
         (&json!(0), &json!(0), &json!(true), &json!(0)),
     );

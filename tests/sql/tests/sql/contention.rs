@@ -64,7 +64,7 @@ impl Contention {
                 }
             }
             (16..40, Some(job), _) => {
-                let answer = session.open_call(team.key, job, None, 1 + random.i32(0..5) * 900).await;
+                let answer = session.begin_call(team.key, job, None, 1 + random.i32(0..5) * 900).await;
                 self.hear("open", &answer, &["LJ008"]);
                 self.hear_end(job, &answer);
                 if let Ok(answer) = answer {
@@ -184,11 +184,14 @@ async fn compare(world: &World, team: &Team, credits: i64, heard: &Heard) {
         );
         held += i64::from(completion.is_none() && !soon);
         if let Some(completion) = completion {
-            let applied = completion["credit_applied"] == json!(true);
+            let applied = completion["costs"]["credit_applied"] == json!(true);
             assert_eq!(applied, expected == "completed" && completion["costs"]["failed_calls"] == json!(0));
-            used += completion["credits_charged"].as_i64().expect("a number");
+            used += completion["costs"]["credits_charged"].as_i64().expect("a number");
             if applied {
-                charged.insert(job.to_string(), completion["credits_remaining"].as_i64().expect("a number"));
+                charged.insert(
+                    job.to_string(),
+                    completion["costs"]["credits_remaining"].as_i64().expect("a number"),
+                );
             }
         }
     }
@@ -263,8 +266,8 @@ async fn a_function_outside_of_a_transaction_leaves_none_open_whether_it_answers
     let job = id(&session.create_job(team.key, &team.id, 60).await.done(), "job_id");
     for (refuses, answer) in [
         (true, session.create_job(team.key, &team.id, 60).await),
-        (false, session.open_call(team.key, job, None, 60).await),
-        (true, session.open_call(team.key, job, Some("Code"), 60).await),
+        (false, session.begin_call(team.key, job, None, 60).await),
+        (true, session.begin_call(team.key, job, Some("Code"), 60).await),
         (false, session.complete_job(team.key, job, "completed", &json!({})).await),
         (true, session.complete_job(team.key, job, "failed", &json!({})).await),
         (false, session.get_balance(&team.id).await),

@@ -4,7 +4,7 @@
 use crate::sequences::seed;
 use futures::future::join_all;
 use serde_json::{Value, json};
-use sql_tests::{Answer, Expect, Session, Settling, Team, World, id};
+use sql_tests::{Answer, Expect, Session, Settling, Team, World, actor, id};
 use std::{
     collections::BTreeMap,
     sync::Mutex,
@@ -77,17 +77,17 @@ impl Crowd {
                 }
             }
             (35..50, _) => {
-                let statement = "SELECT open_job_with_call($1, NULL, NULL, 'test', '{}', 60, NULL, NULL, true, '{}', 1)::text";
-                let answer = session.call(statement, &[&team.key]).await;
-                if let Some(call) = self.hear("open_job_with_call", answer) {
+                let statement = "SELECT begin_job_with_call($1, NULL, NULL, 'test', '{}', 60, NULL, NULL, true, '{}', 1)::text";
+                let answer = session.call(statement, &[&actor(team.key)]).await;
+                if let Some(call) = self.hear("begin_job_with_call", answer) {
                     self.heard.lock().unwrap().calls.push((id(&call, "job_id"), id(&call, "call_id")));
                 }
             }
             (50.., Some((owner, job))) => {
                 let key = self.teams.lock().unwrap()[owner].key;
                 let group = ["Chat", "Code", "Vision"][random.usize(..3)];
-                let answer = session.open_call(key, job, Some(group), 1 + random.i32(0..4) * 900).await;
-                if let Some(call) = self.hear("open_call", answer) {
+                let answer = session.begin_call(key, job, Some(group), 1 + random.i32(0..4) * 900).await;
+                if let Some(call) = self.hear("begin_call", answer) {
                     self.heard.lock().unwrap().calls.push((job, id(&call, "call_id")));
                 }
             }
@@ -120,7 +120,7 @@ impl Crowd {
                 self.hear("complete_job", session.complete_job(key, job, status, &json!({})).await);
             }
             (_, Some((_, job)), _) => {
-                let statement = "SELECT merge_job_metadata(NULL, $1, '{\"a\": 1}')::text";
+                let statement = "SELECT merge_job_metadata('admin', $1, '{\"a\": 1}')::text";
                 self.hear("merge_job_metadata", session.call(statement, &[&job]).await);
             }
             _ => {}
@@ -168,19 +168,19 @@ impl Crowd {
             }
             4 => {
                 let statement =
-                    "SELECT litellm_told($1, 3, ARRAY(SELECT encode(key_hash, 'hex') FROM virtual_keys
+                    "SELECT litellm_synced($1, 3, ARRAY(SELECT encode(key_hash, 'hex') FROM virtual_keys
                                      WHERE team_id = $1 AND revoked_at <= now()))::text";
-                self.hear("litellm_told", session.call(statement, &[&team.id]).await);
+                self.hear("litellm_synced", session.call(statement, &[&team.id]).await);
             }
             5 => {
                 // A change with an `Idempotency-Key`, and often a twin of it.
                 let key = format!("{:02x}", random.u8(..8)).repeat(32);
                 let request = json!({"caller": "admin", "request_id": "1", "action": "POST", "path": "/", "body": {}, "key": key, "digest": key});
-                let statement = "WITH claimed AS MATERIALIZED (SELECT claim($1, 0) AS kept)
+                let statement = "WITH claimed AS MATERIALIZED (SELECT claim($1) AS kept)
                                  SELECT (CASE WHEN kept IS NULL THEN keep($1, add_credits($2, 1, NULL, '{}', 0.1)) END)::text FROM claimed";
                 self.hear("claim", session.call(statement, &[&Json(request), &team.id]).await);
             }
-            _ => drop(self.hear("take_alerts", session.call("SELECT take_alerts(NULL)::text", &[]).await)),
+            _ => drop(self.hear("take_alerts", session.call("SELECT take_alerts()::text", &[]).await)),
         }
     }
 
@@ -188,7 +188,7 @@ impl Crowd {
         // The keys that work are those that the team began with; these come and go beside them.
         let key = Uuid::now_v7();
         let begun =
-            session.call("SELECT begin_key($1, $2, 'other', false, NULL)::text", &[&team.id, &key]).await;
+            session.call("SELECT begin_key($1, $2, 'other', false, NULL, 60)::text", &[&team.id, &key]).await;
         if self.hear("begin_key", begun).is_some() {
             let hash = [key.as_bytes().as_slice(); 2].concat();
             let statement = "SELECT activate_key($1, $2, 'hint', NULL, 0)::text";
@@ -210,7 +210,7 @@ impl Crowd {
             ("expire_jobs", "expire_jobs()".into()),
             ("get_balance", format!("get_balance('{}')", team.id)),
             ("list_jobs", format!("list_jobs('{}', NULL, NULL, NULL, 20, 0, NULL)", team.id)),
-            ("get_job", format!("get_job('{}', NULL)", job.map(|job| job.1).unwrap_or_default())),
+            ("get_job", format!("get_job('{}', 'admin')", job.map(|job| job.1).unwrap_or_default())),
             ("organization_usage", "organization_usage('org', '2000-01-01', '2100-01-01')".into()),
             ("metrics", "metrics()".into()),
             ("make_months", format!("make_months({})", random.i32(3..40))),

@@ -45,12 +45,12 @@ async fn sweeping_ends_what_is_overdue_and_nothing_else_and_sweeping_again_chang
 async fn whatever_shows_or_uses_a_teams_credits_sweeps_first() {
     for statement in [
         "SELECT get_balance($1)::text",
-        "SELECT check_credits($1, 1)::text",
+        "SELECT check_credits('admin', $1, 1)::text",
         "SELECT get_team($1)::text",
         "SELECT list_jobs($1, NULL, NULL, NULL, 10, 0, NULL)::text",
-        "SELECT create_job(key_id, $1, NULL, 'test', '{}', 60)::text FROM virtual_keys",
-        "SELECT get_job(job_id, $1)::text FROM jobs",
-        "SELECT get_job(job_id, NULL)::text FROM jobs WHERE team_id = $1",
+        "SELECT create_job('key:' || key_id, $1, NULL, 'test', '{}', 60)::text FROM virtual_keys",
+        "SELECT get_job(job_id, 'team:' || $1)::text FROM jobs",
+        "SELECT get_job(job_id, 'admin')::text FROM jobs WHERE team_id = $1",
     ] {
         let world = World::new().await;
         let team = world.team(1).await;
@@ -91,7 +91,7 @@ async fn a_sweep_waits_for_a_job_that_is_being_completed_and_does_not_expire_it(
         completing.run("COMMIT").await.done();
     });
     swept.done();
-    assert_eq!(completed["credit_applied"], json!(true));
+    assert_eq!(completed["costs"]["credit_applied"], json!(true));
     assert_eq!((world.job_status(job).await.as_str(), world.account(&team).await), ("completed", (1, 1, 0)));
     world.check_invariants().await;
 }

@@ -13,7 +13,7 @@ async fn everything_a_key_does(
 ) -> [(&'static str, Answer); 3] {
     [
         ("create_job", world.create_job(key, team, 60).await),
-        ("open_call", world.open_call(key, job, None, 60).await),
+        ("begin_call", world.begin_call(key, job, None, 60).await),
         ("complete_job", world.complete_job(key, job, "completed", &json!({})).await),
     ]
 }
@@ -104,10 +104,10 @@ async fn a_call_needs_a_model_group_that_its_team_may_use() {
     let before = state(&world).await;
     for group in ["Code", "Nothing"] {
         let expected = format!("Team '{}' does not have access to model group '{group}'", team.id);
-        world.open_call(team.key, job, Some(group), 60).await.refused("LJ004", &expected);
+        world.begin_call(team.key, job, Some(group), 60).await.refused("LJ004", &expected);
     }
     let expected = format!("Team '{}' has no model group", bare.id);
-    world.open_call(bare.key, bare_job, None, 60).await.refused("LJ004", &expected);
+    world.begin_call(bare.key, bare_job, None, 60).await.refused("LJ004", &expected);
     assert_eq!(state(&world).await, before, "a refused call does not start its job");
 }
 
@@ -162,8 +162,10 @@ async fn check_credits_says_what_creating_jobs_would_say() {
         let team = world.team_with(credits, fields).await;
         for required in (1..=3_i64).rev() {
             for (wanted, enough) in [(required, true), (required + 1, false)] {
-                let answer =
-                    world.call("SELECT check_credits($1, $2)::text", &[&team.id, &wanted]).await.done();
+                let answer = world
+                    .call("SELECT check_credits('admin', $1, $2)::text", &[&team.id, &wanted])
+                    .await
+                    .done();
                 assert_eq!(
                     (&answer["available"], &answer["has_credits"], &answer["credits_required"]),
                     (&json!(enough), &json!(enough), &json!(wanted)),
@@ -175,7 +177,8 @@ async fn check_credits_says_what_creating_jobs_would_say() {
         assert_eq!(world.create_job(team.key, &team.id, 60).await.expect_err("no credit").sqlstate, "LJ005");
     }
     let endless = world.team_with(0, json!({"budget_mode": "soft"})).await;
-    let answer = world.call("SELECT check_credits($1, 1000000000)::text", &[&endless.id]).await.done();
+    let answer =
+        world.call("SELECT check_credits('admin', $1, 1000000000)::text", &[&endless.id]).await.done();
     assert_eq!(answer["available"], json!(true));
 }
 
@@ -194,7 +197,7 @@ async fn what_does_not_exist_is_not_found_by_its_name() {
         ("set_team_status('x', 'suspended')", "Team"),
         ("set_team_model_groups('x', ARRAY['Chat'])", "Team"),
         ("get_balance('x')", "Team"),
-        ("check_credits('x', 1)", "Team"),
+        ("check_credits('admin', 'x', 1)", "Team"),
         ("add_credits('x', 1, NULL, '{}', 0.1)", "Team"),
         ("list_transactions('x', 10, 0, NULL)", "Team"),
         ("list_jobs('x', NULL, NULL, NULL, 10, 0, NULL)", "Team"),
@@ -229,9 +232,10 @@ async fn another_teams_job_is_not_found_just_like_one_that_does_not_exist() {
     let before_job = world.job(&other).await;
     let before = state(&world).await;
     for job in [before_job, Uuid::now_v7()] {
-        world.open_call(team.key, job, None, 60).await.refused("LJ006", "Job not found");
+        world.begin_call(team.key, job, None, 60).await.refused("LJ006", "Job not found");
         world.complete_job(team.key, job, "completed", &json!({})).await.refused("LJ006", "Job not found");
-        world.call("SELECT get_job($1, $2)::text", &[&job, &team.id]).await.refused("LJ006", "Job not found");
+        let reader = format!("team:{}", team.id);
+        world.call("SELECT get_job($1, $2)::text", &[&job, &reader]).await.refused("LJ006", "Job not found");
     }
     assert_eq!(state(&world).await, before);
     world.get_job(before_job).await.done();
@@ -289,7 +293,7 @@ async fn a_job_that_has_ended_takes_no_calls_and_no_other_end() {
         for swept in [false, true] {
             let before = state(&world).await;
             let expected = format!("Job '{job}' is already {status}");
-            world.open_call(team.key, job, None, 60).await.refused("LJ008", &expected);
+            world.begin_call(team.key, job, None, 60).await.refused("LJ008", &expected);
             for other in ["completed", "failed", "cancelled"].into_iter().filter(|other| *other != status) {
                 world.complete_job(team.key, job, other, &json!({})).await.refused("LJ008", &expected);
             }
@@ -308,4 +312,38 @@ async fn a_default_group_that_is_not_among_the_teams_groups_is_refused() {
     let answer = world.begin_team(Uuid::now_v7(), 60, &spec).await;
     answer.refused("LJ010", "default_model_group: 'Code' is not among the team's model groups");
     world.check_invariants().await;
+}
+
+/// Nobody is what is left when something is missing.
+#[tokio::test]
+async fn an_actor_that_is_none_may_do_nothing_and_one_that_may_only_read_changes_nothing() {
+    let world = World::new().await;
+    let team = world.team(5).await;
+    let job = world.job(&team).await;
+    let before = state(&world).await;
+    let reader = format!("team:{}", team.id);
+    for actor in [None, Some(""), Some("nobody"), Some("Admin"), Some(reader.as_str())] {
+        let named = actor.unwrap_or("NULL");
+        let refusal = format!("no actor that may change anything: {named}");
+        for statement in [
+            "SELECT create_job($1, $2, NULL, 'test', '{}', 60)::text".to_owned(),
+            "SELECT check_credits($1, $2, 1)::text".to_owned(),
+            format!("SELECT complete_job($1, '{job}', $2, '{{}}', NULL)::text"),
+            format!("SELECT merge_job_metadata($1, '{job}', to_json($2::text))::text"),
+            format!("SELECT begin_call($1, '{job}', $2, NULL, false, '{{}}', 60)::text"),
+        ] {
+            world.call(&statement, &[&actor, &team.id]).await.refused("LJ000", &refusal);
+        }
+    }
+    let key = sql_tests::actor(team.key);
+    for actor in [None, Some(""), Some("nobody"), Some(key.as_str()), Some("system")] {
+        let refusal = format!("no actor that may read: {}", actor.unwrap_or("NULL"));
+        for function in ["get_job", "get_job_costs"] {
+            let statement = format!("SELECT {function}('{job}', $1)::text");
+            world.call(&statement, &[&actor]).await.refused("LJ000", &refusal);
+        }
+        let usage = "SELECT team_usage($1, $2, '2026-01-01', '2026-02-01')::text";
+        world.call(usage, &[&actor, &team.id]).await.refused("LJ000", &refusal);
+    }
+    assert_eq!(state(&world).await, before);
 }

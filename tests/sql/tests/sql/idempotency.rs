@@ -21,7 +21,7 @@ fn request(key: u8, digest: u8) -> Value {
 /// The statement as the components send it: claims, changes and keeps.
 async fn change(session: &Session, request: &Value, call: &str) -> Answer {
     let statement = format!(
-        "WITH claimed AS MATERIALIZED (SELECT claim($1, 0) AS kept)
+        "WITH claimed AS MATERIALIZED (SELECT claim($1) AS kept)
          SELECT json_build_object('replayed', kept IS NOT NULL, 'answer', CASE WHEN kept IS NULL THEN keep($1, {call}) ELSE kept END)::text
          FROM claimed"
     );
@@ -30,7 +30,12 @@ async fn change(session: &Session, request: &Value, call: &str) -> Answer {
 
 /// The first half of a change that takes more than one statement.
 async fn claim(session: &Session, request: &Value, seconds: i32) -> Answer {
-    session.call("SELECT claim($1, $2)::text", &[&Json(request), &seconds]).await
+    let statement = "WITH claimed AS MATERIALIZED (SELECT claim($1) AS kept),
+            leased AS MATERIALIZED (
+                SELECT lease($1, json_build_object('deadline', now() + make_interval(secs => $2::integer)))
+                FROM claimed WHERE kept IS NULL)
+        SELECT kept::text FROM claimed LEFT JOIN leased ON true";
+    session.call(statement, &[&Json(request), &seconds]).await
 }
 
 /// Adds one credit to a team.
@@ -144,16 +149,13 @@ async fn a_released_request_begins_anew_and_an_answer_is_never_released() {
 #[tokio::test]
 async fn the_outcome_of_a_call_is_kept_with_its_settling_or_its_request_is_released() {
     let world = World::new().await;
-    let statement = "SELECT keep_or_release($1, $2, '{\"first\": true}')::text";
-    let nothing: (Option<Json<Value>>, Option<&str>) = (None, Some("sealed"));
-    assert_eq!(world.call(statement, &[&nothing.0, &nothing.1]).await.done(), json!(false));
-
+    let statement = "SELECT to_json(finish($1, $2, '{\"first\": true}'))::text";
     claim(&world, &request(1, 1), 60).await.done();
     world.call(statement, &[&Json(request(1, 1)), &None::<&str>]).await.done();
     assert_eq!(claim(&world, &request(1, 1), 60).await.done(), Value::Null);
     world.call(statement, &[&Json(request(1, 1)), &"sealed"]).await.done();
     let kept = claim(&world, &request(1, 1), 60).await.done();
-    assert_eq!(kept, json!({"settled": {"first": true}, "sealed": "sealed"}));
+    assert_eq!(kept, json!({"answer": {"first": true}, "sealed": "sealed"}));
 }
 
 #[tokio::test]
@@ -261,7 +263,7 @@ async fn what_the_admin_changes_is_written_down_once_and_what_a_team_changes_is_
 
     let log = world.call("SELECT list_audit_log(10, NULL)::text", &[]).await.done();
     let entries = log["entries"].as_array().expect("entries");
-    assert_eq!((entries.len(), &log["next"]), (2, &Value::Null), "{log}");
+    assert_eq!((entries.len(), &log["next_cursor"]), (2, &Value::Null), "{log}");
     for entry in entries {
         assert_eq!(
             (&entry["actor"], &entry["action"], &entry["path"], &entry["body"], &entry["request_id"]),
@@ -276,7 +278,7 @@ async fn what_the_admin_changes_is_written_down_once_and_what_a_team_changes_is_
     }
     let newest = world.call("SELECT list_audit_log(1, NULL)::text", &[]).await.done();
     assert_eq!(newest["entries"], json!([entries[0]]));
-    let next = newest["next"].as_i64().expect("more");
+    let next = newest["next_cursor"].as_i64().expect("more");
     let older = world.call("SELECT list_audit_log(1, $1)::text", &[&next]).await.done();
     assert_eq!(older["entries"], json!([entries[1]]));
 }

@@ -5,7 +5,7 @@ use sql_tests::{Answer, Expect, Team, World, id};
 use uuid::Uuid;
 
 async fn begin(world: &World, team: &str, key: Uuid, replaced: Option<Uuid>) -> Answer {
-    let statement = "SELECT begin_key($1, $2, NULL, $3, $4)::text";
+    let statement = "SELECT begin_key($1, $2, NULL, $3, $4, 60)::text";
     world.call(statement, &[&team, &key, &replaced.is_some(), &replaced]).await
 }
 
@@ -100,9 +100,9 @@ async fn a_revoked_key_stops_at_once_and_revoking_it_again_only_has_litellm_told
     assert!(open_and_cancel_a_job(&world, &team, team.key).await.is_ok(), "the one before has its grace");
 
     // Once LiteLLM is known to have deleted it, it is not told again.
-    let told = "SELECT litellm_told($1, 4, ARRAY(SELECT encode(key_hash, 'hex') FROM virtual_keys WHERE key_id = $2))::text";
+    let told = "SELECT litellm_synced($1, 4, ARRAY(SELECT encode(key_hash, 'hex') FROM virtual_keys WHERE key_id = $2))::text";
     world.call(told, &[&team.id, &key]).await.done();
-    let wanted = world.call("SELECT litellm_wanted($1)::text", &[&team.id]).await.done();
+    let wanted = world.call("SELECT litellm_desired_team($1)::text", &[&team.id]).await.done();
     assert_eq!((&wanted["revoked"], wanted["keys"].as_array().map(Vec::len)), (&json!([]), Some(1)));
 }
 
@@ -175,7 +175,7 @@ async fn deleting_a_team_cancels_what_is_open_and_may_be_repeated_until_litellm_
     assert_eq!(world.account(&team).await, (5, 0, 0));
 
     let version = first["version"].as_i64().expect("a version");
-    assert_eq!(world.litellm_told(&team.id, version).await.done(), json!(version));
+    assert_eq!(world.litellm_synced(&team.id, version).await.done(), json!(version));
     world.delete_team(&team.id).await.refused("LJ006", &format!("Team '{}' not found", team.id));
     for answer in [
         world.get_balance(&team.id).await,

@@ -1,22 +1,22 @@
 //! Statements that are sent again because their answer got lost: the same request under the same ids changes nothing the second time.
 
 use serde_json::{Value, json};
-use sql_tests::{Answer, Expect, Session, Team, World};
+use sql_tests::{Answer, Expect, Session, Team, World, actor};
 use uuid::Uuid;
 
 async fn create(session: &Session, team: &Team, job: Uuid) -> Answer {
     let statement = "SELECT create_job($1, $2, NULL, 'test', '{}', 3600, $3)::text";
-    session.call(statement, &[&team.key, &team.id, &job]).await
+    session.call(statement, &[&actor(team.key), &team.id, &job]).await
 }
 
 async fn open(session: &Session, team: &Team, job: Uuid, call: Uuid) -> Answer {
-    let statement = "SELECT open_call($1, $2, NULL, NULL, false, '{}', 60, 5, $3)::text";
-    session.call(statement, &[&team.key, &job, &call]).await
+    let statement = "SELECT begin_call($1, $2, NULL, NULL, false, '{}', 60, 5, $3)::text";
+    session.call(statement, &[&actor(team.key), &job, &call]).await
 }
 
 async fn open_with_job(session: &Session, team: &Team, job: Uuid, call: Uuid) -> Answer {
-    let statement = "SELECT open_job_with_call($1, NULL, NULL, 'test', '{}', 3600, NULL, NULL, true, '{}', 60, 5, $2, $3)::text";
-    session.call(statement, &[&team.key, &job, &call]).await
+    let statement = "SELECT begin_job_with_call($1, NULL, NULL, 'test', '{}', 3600, NULL, NULL, true, '{}', 60, 5, $2, $3)::text";
+    session.call(statement, &[&actor(team.key), &job, &call]).await
 }
 
 fn now() -> Uuid {
@@ -79,7 +79,7 @@ async fn an_id_by_a_clock_that_is_far_off_is_not_taken() {
         let job: Value = world
             .call(
                 &format!("SELECT create_job($1, $2, NULL, 'test', '{{}}', 3600, {id})::text"),
-                &[&team.key, &team.id],
+                &[&actor(team.key), &team.id],
             )
             .await
             .done();
@@ -100,7 +100,11 @@ async fn a_claim_is_its_attempts_to_go_on_with_and_to_end() {
         json!({"caller": "team:a", "request_id": "r", "key": "ab", "digest": "cd", "attempt": Uuid::from_u128(attempt)}).to_string()
     };
     let claim = async |attempt| {
-        let statement = "SELECT claim($1::text::json, 3600)::text";
+        let statement = "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json) AS kept),
+                leased AS MATERIALIZED (
+                    SELECT lease($1::text::json, json_build_object('deadline', now() + interval '1 hour'))
+                    FROM claimed WHERE kept IS NULL)
+            SELECT kept::text FROM claimed LEFT JOIN leased ON true";
         world.call(statement, &[&request(attempt)]).await
     };
     let under_way = "Idempotency-Key: the request with this key is still under way";

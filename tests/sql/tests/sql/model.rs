@@ -99,7 +99,7 @@ impl Model {
         use Operation::*;
         match operation {
             CreateJob { key } => self.create_job(key),
-            OpenCall { key, job } => self.open_call(key, job),
+            OpenCall { key, job } => self.begin_call(key, job),
             SettleCall { call, used } => Ok(Outcome::Settled(self.settle(call, used))),
             SettleJob { call, used } => Ok(Outcome::Completed(self.settle_job(call, used))),
             CompleteJob { key, job, status } => {
@@ -239,7 +239,7 @@ impl Model {
         ended.map_or(Ok(()), |status| Err(refused("LJ008", format!("is already {status}"))))
     }
 
-    fn open_call(&mut self, key: usize, job: usize) -> Done {
+    fn begin_call(&mut self, key: usize, job: usize) -> Done {
         self.key_works(key)?;
         self.is_not_over(job)?;
         self.jobs[job].status = "in_progress";

@@ -267,11 +267,11 @@ async fn what_is_done_with_one_job_looks_only_into_its_month_also_where_plans_ar
     let job = world.job(&team).await;
     let call = world.opened_call(&team, job).await;
     let this = month(&world, 0).await;
-    let key = team.key;
+    let key = sql_tests::actor(team.key);
     for plans in ["force_generic_plan", "force_custom_plan"] {
         world.run(&format!("SET plan_cache_mode = {plans}")).await.done();
         for statement in [
-            format!("open_call('{key}', '{job}', NULL, NULL, false, '{{}}', 60)"),
+            format!("begin_call('{key}', '{job}', NULL, NULL, false, '{{}}', 60)"),
             format!("settle_call('{job}', '{call}', 'succeeded', 1, 1, 2, 0.1, 7, '[]', NULL, true)"),
             format!(
                 "settle_job_with_call('{job}', '{call}', 'succeeded', 1, 1, 2, 0.1, 7, '[]', NULL, true)"

@@ -123,7 +123,7 @@ async fn perform(world: &World, team: &Team, ids: &mut Ids, operation: Operation
             answer
         }
         OpenCall { key, job } => {
-            let answer = world.open_call(ids.keys[key], ids.jobs[job], None, 3600).await;
+            let answer = world.begin_call(ids.keys[key], ids.jobs[job], None, 3600).await;
             ids.calls.extend(answer.as_ref().ok().map(|call| (ids.jobs[job], id(call, "call_id"))));
             answer
         }
@@ -201,8 +201,8 @@ fn outcome(operation: Operation, answer: &Answer, expected: &Outcome) -> Outcome
         (Operation::SettleJob { .. }, Ok(Value::Null)) => Outcome::Completed(None),
         (Operation::CompleteJob { .. } | Operation::SettleJob { .. }, Ok(answer)) => {
             let field = |name| number(&answer["costs"][name]);
-            let credits_charged = number(&answer["credits_charged"]);
-            assert_eq!(answer["credit_applied"], json!(credits_charged > 0));
+            let credits_charged = field("credits_charged");
+            assert_eq!(answer["costs"]["credit_applied"], json!(credits_charged > 0));
             Outcome::Completed(Some(Completion {
                 total_calls: field("total_calls"),
                 successful_calls: field("successful_calls"),
@@ -210,7 +210,7 @@ fn outcome(operation: Operation, answer: &Answer, expected: &Outcome) -> Outcome
                 unpriced_calls: field("unpriced_calls"),
                 total_tokens: field("total_tokens"),
                 credits_charged,
-                credits_remaining: number(&answer["credits_remaining"]),
+                credits_remaining: field("credits_remaining"),
             }))
         }
         _ => Outcome::Done,

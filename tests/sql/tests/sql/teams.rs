@@ -177,7 +177,7 @@ async fn whoever_tells_litellm_learns_whether_there_is_something_newer_in_whatev
     world.add_credits(&team.id, 1).await.done();
     world.add_credits(&team.id, 1).await.done();
     for (told, synced) in [(2, "2"), (3, "3"), (2, "3"), (3, "3")] {
-        assert_eq!(world.litellm_told(&team.id, told).await.done(), json!(3), "the newest version");
+        assert_eq!(world.litellm_synced(&team.id, told).await.done(), json!(3), "the newest version");
         assert_eq!(
             world.text("SELECT litellm_synced_version FROM teams").await,
             synced,

@@ -5,7 +5,7 @@
 use crate::sequences::seed;
 use futures::future::join_all;
 use serde_json::{Value, json};
-use sql_tests::{Answer, Expect, Session, Settling, Team, World, id};
+use sql_tests::{Answer, Expect, Session, Settling, Team, World, actor, id};
 use std::{
     ops::Range,
     sync::Mutex,
@@ -47,13 +47,13 @@ const DIFFERENT_REPORTS: &str = "
         FROM ranges, (SELECT team_id FROM teams UNION ALL SELECT NULL) AS t
     ), reported AS (
         SELECT *, CASE WHEN team_id IS NULL THEN organization_usage('org', first, past) -> 'usage'
-                       ELSE team_usage(team_id, first, past, true) -> 'usage' END AS usage
+                       ELSE team_usage('admin', team_id, first, past) -> 'usage' END AS usage
         FROM expected
     )
     SELECT first::text || ' ' || past || ' ' || coalesce(team_id, 'all') || ' ' || e.key || ': ' || e.value || ' <> '
-           || coalesce(usage -> 'summary' ->> e.key, usage -> 'seller' ->> e.key, 'nothing')
+           || coalesce(usage -> 'summary' ->> e.key, usage ->> e.key, 'nothing')
     FROM reported, json_each_text(expected) AS e
-    WHERE e.value::numeric IS DISTINCT FROM coalesce(usage -> 'summary' ->> e.key, usage -> 'seller' ->> e.key)::numeric";
+    WHERE e.value::numeric IS DISTINCT FROM coalesce(usage -> 'summary' ->> e.key, usage ->> e.key)::numeric";
 
 /// The same of the parts: by job type, and by model.
 const DIFFERENT_PARTS: &str = "
@@ -67,7 +67,7 @@ const DIFFERENT_PARTS: &str = "
      FROM usage, json_each(usage -> 'job_types')
      UNION ALL
      SELECT 'model ' || key, (value ->> 'requests')::bigint, (value ->> 'cost')::numeric
-     FROM usage, json_each(usage #> '{seller,models_used}'))";
+     FROM usage, json_each(usage #> '{models_used}'))";
 
 /// And of the metrics.
 const DIFFERENT_METRICS: &str = "
@@ -159,21 +159,21 @@ impl Traffic {
                 let job_type = some(random, &["summary", "analysis", "a type, with \"quotes\""]);
                 session.make_ids_of(random.i32(DAYS)).await;
                 let statement = "SELECT create_job($1, $2, NULL, $3, '{}', 3600)::text";
-                let answer = session.call(statement, &[&team.key, &team.id, &job_type]).await;
+                let answer = session.call(statement, &[&actor(team.key), &team.id, &job_type]).await;
                 if let Some(job) = done(answer) {
                     self.jobs.lock().unwrap().push((number, id(&job, "job_id")));
                 }
             }
             20..26 => {
-                let statement = "SELECT open_job_with_call($1, NULL, NULL, 'single', '{}', 3600, NULL, NULL, true, '{}', 60)::text";
+                let statement = "SELECT begin_job_with_call($1, NULL, NULL, 'single', '{}', 3600, NULL, NULL, true, '{}', 60)::text";
                 session.make_ids_of(random.i32(DAYS)).await;
-                let answer = session.call(statement, &[&team.key]).await;
+                let answer = session.call(statement, &[&actor(team.key)]).await;
                 self.opened(random, answer, true);
             }
             26..50 => {
                 let Some((number, job)) = recent(random, &self.jobs) else { return };
                 let group = some(random, &["Chat", "Code", "Vision"]);
-                let answer = session.open_call(self.teams[number].key, job, Some(group), 60).await;
+                let answer = session.begin_call(self.teams[number].key, job, Some(group), 60).await;
                 self.opened(random, answer, false);
             }
             50..72 => {

@@ -1,0 +1,22 @@
+//! The application itself: its health, and the answer to paths that nobody has.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod health;
+
+use shared::http::Api;
+use std::sync::LazyLock;
+
+/// The routes of this component.
+pub static API: LazyLock<Api> = LazyLock::new(|| shared::api![Public: health::get]);
+
+#[cfg(target_family = "wasm")]
+#[spin_sdk::http_service]
+async fn handle(request: spin_sdk::http::Request) -> impl spin_sdk::http::IntoResponse {
+    API.answer(request).await
+}

@@ -1,0 +1,130 @@
+//! What the documentation says of the bodies that [`super::request`] takes apart.
+
+use super::request::{PASSED_THROUGH, ROLES};
+use crate::values::{GroupName, Label, Metadata, TeamId};
+use serde_json::json;
+use std::borrow::Cow;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ArrayBuilder, ObjectBuilder, OneOfBuilder, RefOr, Schema,
+        schema::{AdditionalProperties, SchemaType, Type},
+    },
+};
+
+/// What the documentation says of a call's body.
+pub struct CallBody;
+
+impl CallBody {
+    fn members() -> ObjectBuilder {
+        let number = |min: f64, max: f64| {
+            Schema::from(
+                ObjectBuilder::new()
+                    .schema_type(SchemaType::from_iter([Type::Number, Type::Null]))
+                    .minimum(Some(min))
+                    .maximum(Some(max)),
+            )
+        };
+        let whole = |min: i64, max: i64| {
+            Schema::from(
+                ObjectBuilder::new()
+                    .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
+                    .minimum(Some(min))
+                    .maximum(Some(max)),
+            )
+        };
+        let message = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .description(Some("An OpenAI chat message."))
+            .property("role", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(ROLES)))
+            .property(
+                "content",
+                OneOfBuilder::new()
+                    .item(ObjectBuilder::new().schema_type(Type::String))
+                    .item(
+                        ArrayBuilder::new()
+                            .items(ObjectBuilder::new().schema_type(Type::Object))
+                            .min_items(Some(1)),
+                    )
+                    // Beside the functions that a model called.
+                    .item(ObjectBuilder::new().schema_type(Type::Null)),
+            )
+            .required("role");
+        let mut body = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property("model_group", nullable(GroupName::schema()))
+            .property(
+                "model",
+                Schema::from(
+                    ObjectBuilder::new()
+                        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+                        .description(Some("Another name of `model_group`.")),
+                ),
+            )
+            .property("messages", ArrayBuilder::new().items(message).min_items(Some(1)))
+            .property("purpose", nullable(Label::schema()))
+            .property("call_metadata", nullable(Metadata::schema()))
+            .property(
+                "stream",
+                ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Boolean, Type::Null])),
+            )
+            .property(
+                "stream_options",
+                ObjectBuilder::new()
+                    .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+                    .property("include_usage", ObjectBuilder::new().schema_type(Type::Boolean)),
+            )
+            .required("messages")
+            .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+        for name in PASSED_THROUGH {
+            let schema = match *name {
+                "temperature" => number(0.0, 2.0),
+                "top_p" => number(0.0, 1.0),
+                "max_tokens" | "max_completion_tokens" => whole(1, 10_000_000),
+                "n" => whole(1, 1),
+                _ => ObjectBuilder::new().schema_type(SchemaType::AnyValue).into(),
+            };
+            body = body.property(*name, schema);
+        }
+        body
+    }
+}
+
+fn nullable(schema: RefOr<Schema>) -> Schema {
+    OneOfBuilder::new().item(schema).item(ObjectBuilder::new().schema_type(Type::Null)).into()
+}
+
+impl PartialSchema for CallBody {
+    fn schema() -> RefOr<Schema> {
+        let example = json!({"model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}], "temperature": 0.7});
+        CallBody::members().examples([example]).into()
+    }
+}
+
+impl ToSchema for CallBody {
+    fn name() -> Cow<'static, str> {
+        "CallRequest".into()
+    }
+}
+
+/// What the documentation says of the body of a call in a job of its own.
+pub struct NewJobBody;
+
+impl PartialSchema for NewJobBody {
+    fn schema() -> RefOr<Schema> {
+        CallBody::members()
+            .property("team_id", nullable(TeamId::schema()))
+            .property("user_id", nullable(Label::schema()))
+            .property("job_type", Label::schema())
+            .property("job_metadata", nullable(Metadata::schema()))
+            .required("job_type")
+            .examples([json!({"job_type": "chat", "model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}]})])
+            .into()
+    }
+}
+
+impl ToSchema for NewJobBody {
+    fn name() -> Cow<'static, str> {
+        "JobWithCallRequest".into()
+    }
+}

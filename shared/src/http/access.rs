@@ -1,0 +1,51 @@
+//! Who may call a route.
+//!
+//! Each kind is a type, too, and a route's handler has it as its state. Extractors that tell who calls exist for the kinds that know it:
+//! a handler that reads a team's things does not compile on a public route.
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody, without a key.
+    Public,
+    /// The admin.
+    Admin,
+    /// A team, with its virtual key.
+    Team,
+    /// The admin or a team. A request with an `X-Admin-Key` is the admin's.
+    AdminOrTeam,
+}
+
+/// A kind of access as a type.
+pub trait Kind: Copy + Default + Send + Sync + 'static {
+    /// The same as a value.
+    const ACCESS: Access;
+}
+
+/// A kind that knows who calls.
+pub trait Authenticated: Kind {}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident $(: $authenticated:ident)?),* $(,)?) => { $(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default)]
+        pub struct $name;
+
+        impl Kind for $name {
+            const ACCESS: Access = Access::$name;
+        }
+
+        $(impl $authenticated for $name {})?
+    )* };
+}
+
+kinds! {
+    /// [`Access::Public`].
+    Public,
+    /// [`Access::Admin`].
+    Admin: Authenticated,
+    /// [`Access::Team`].
+    Team: Authenticated,
+    /// [`Access::AdminOrTeam`].
+    AdminOrTeam: Authenticated,
+}

@@ -1,0 +1,278 @@
+//! Who calls.
+//!
+//! * The admin shows `X-Admin-Key`, compared in constant time. No configured admin key: nobody is the admin.
+//! * A team shows `Authorization: Bearer sk-…`, a virtual key that LiteLLM generated. Here only its SHA-256 is known.
+//!
+//! A look-up of a key is trusted for `auth_cache_seconds`, in the key-value store and in the instance. That authorises reads and refuses
+//! early; every function of `migrations/` that changes something for a key checks the key again, so a stale entry changes nothing. What
+//! other instances remember can't be taken from them, so it counts only where SQL checks the key again.
+
+use super::access::{self, Access, Authenticated};
+use crate::{
+    error::{Code, Error, Result},
+    function,
+    platform::settings,
+    store::{
+        key_cache::{self, Entry, KeyHash},
+        parameters::Actor,
+    },
+    values::{KeyId, TeamId, VirtualKey},
+};
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderName, header::AUTHORIZATION, request::Parts},
+};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use subtle::ConstantTimeEq;
+
+/// Who a request comes from, once that is established. A public route has no caller.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// The admin.
+    Admin,
+    /// A team.
+    Team(TeamKey),
+}
+
+/// A virtual key that may be used, and its team.
+#[derive(Debug, Clone)]
+pub struct TeamKey {
+    /// The key's id.
+    pub key_id: KeyId,
+    /// The team that the key belongs to.
+    pub team_id: TeamId,
+    /// The key itself, for LiteLLM.
+    pub secret: VirtualKey,
+}
+
+impl Caller {
+    /// Refuses a team that asks for another one. Comes before any look at the team asked for, so nothing is learnt about it.
+    pub fn may_see(&self, team_id: &TeamId) -> Result<()> {
+        match self {
+            Caller::Team(key) if key.team_id != *team_id => {
+                Err(Error::new(Code::WrongTeam, format!("API key does not belong to team '{team_id}'")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whom functions that change something act for.
+    pub fn actor(&self) -> Actor {
+        match self {
+            Caller::Admin => Actor::Admin,
+            Caller::Team(key) => key.actor(),
+        }
+    }
+
+    /// Whom functions that only read act for.
+    pub fn reader(&self) -> Actor {
+        match self {
+            Caller::Admin => Actor::Admin,
+            Caller::Team(key) => Actor::Team(key.team_id.clone()),
+        }
+    }
+}
+
+impl TeamKey {
+    /// Whom functions that change something act for.
+    pub fn actor(&self) -> Actor {
+        Actor::Key(self.key_id)
+    }
+}
+
+const ADMIN_KEY: HeaderName = HeaderName::from_static("x-admin-key");
+
+/// Establishes who the request comes from, or refuses it. `checked_again`: the request does nothing for a team but what SQL, in the same
+/// statement, checks the key for.
+/// Nobody is asked who calls a public route.
+pub async fn authenticate(
+    access: Access,
+    headers: &HeaderMap,
+    checked_again: bool,
+) -> Result<Option<Caller>> {
+    match access {
+        Access::Public => Ok(None),
+        Access::Admin => admin(headers).await.map(Some),
+        Access::AdminOrTeam if headers.contains_key(ADMIN_KEY) => admin(headers).await.map(Some),
+        Access::Team | Access::AdminOrTeam => {
+            team(headers, checked_again).await.map(|key| Some(Caller::Team(key)))
+        }
+    }
+}
+
+async fn admin(headers: &HeaderMap) -> Result<Caller> {
+    let refused = |detail| Err(Error::new(Code::Unauthenticated, detail));
+    let Some(shown) = headers.get(ADMIN_KEY) else {
+        return refused("Missing X-Admin-Key header. Admin authentication required.");
+    };
+    let configured = settings::text("admin_key").await?;
+    // Digests have the same length whatever was sent, so the comparison takes the same time.
+    let equal = Sha256::digest(shown.as_bytes()).ct_eq(&Sha256::digest(&configured));
+    let single = headers.get_all(ADMIN_KEY).iter().count() == 1;
+    if bool::from(equal) && single && !configured.is_empty() {
+        Ok(Caller::Admin)
+    } else {
+        refused("Invalid admin API key")
+    }
+}
+
+async fn team(headers: &HeaderMap, checked_again: bool) -> Result<TeamKey> {
+    let secret = bearer(headers)?;
+    let hash = secret.hash();
+    let remembered = if checked_again { remembered(&hash) } else { None };
+    let Entry { key_id, team_id, .. } = match remembered {
+        Some(entry) => entry,
+        None => ask(&hash).await?,
+    };
+    Ok(TeamKey { key_id, team_id, secret })
+}
+
+/// Refuses a team whose key ended after this instance had last asked about it: for a request that SQL has not got to see.
+pub(crate) async fn confirm(caller: &Caller) -> Result<()> {
+    match caller {
+        Caller::Team(key) => ask(&key.secret.hash()).await.map(drop),
+        Caller::Admin => Ok(()),
+    }
+}
+
+/// What the store or the database knows of a key.
+async fn ask(hash: &KeyHash) -> Result<Entry> {
+    let entry = match key_cache::get(hash).await {
+        Some(entry) => entry,
+        None => look_up(hash).await?,
+    };
+    remember(hash, &entry);
+    Ok(entry)
+}
+
+/// The keys that this instance has seen.
+static SEEN: Mutex<BTreeMap<KeyHash, Entry>> = Mutex::new(BTreeMap::new());
+
+/// The most keys that an instance remembers.
+const MOST_SEEN: usize = 1000;
+
+fn seen() -> MutexGuard<'static, BTreeMap<KeyHash, Entry>> {
+    SEEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn remembered(hash: &KeyHash) -> Option<Entry> {
+    seen().get(hash).filter(|entry| entry.is_valid()).cloned()
+}
+
+fn remember(hash: &KeyHash, entry: &Entry) {
+    let mut seen = seen();
+    if seen.len() >= MOST_SEEN {
+        seen.clear();
+    }
+    seen.insert(*hash, entry.clone());
+}
+
+/// The virtual key of a request's one `Authorization` header, which is not yet known to be valid.
+pub fn bearer(headers: &HeaderMap) -> Result<VirtualKey> {
+    let refused = |detail| Err(Error::new(Code::Unauthenticated, detail));
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return refused("Missing Authorization header. Expected: 'Authorization: Bearer sk-xxx...'");
+    };
+    let key = value
+        .to_str()
+        .ok()
+        .filter(|_| values.next().is_none())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, key)| {
+            scheme.eq_ignore_ascii_case("bearer") && !key.is_empty() && !key.contains(' ')
+        });
+    match key {
+        None => refused("Invalid Authorization header format. Expected: 'Authorization: Bearer sk-xxx...'"),
+        Some((_, key)) => Ok(VirtualKey::new(key.to_owned())),
+    }
+}
+
+/// Asks the database about a key, and keeps what it says.
+async fn look_up(hash: &KeyHash) -> Result<Entry> {
+    #[derive(Deserialize)]
+    struct Found {
+        key_id: KeyId,
+        team_id: TeamId,
+        status: String,
+        /// For a key that was replaced and works on for a while: how long.
+        seconds_left: Option<u64>,
+    }
+    let since = key_cache::now();
+    let found: Option<Found> = function!(lookup_key(p_key_hash: hash.to_vec())).run().await?;
+    let Found { key_id, team_id, status, seconds_left } =
+        found.ok_or_else(|| Error::new(Code::Unauthenticated, "Invalid API key"))?;
+    if status == "suspended" {
+        return Err(Error::new(Code::TeamSuspended, format!("Team '{team_id}' is suspended")));
+    }
+    let lifetime: u64 = settings::parsed("auth_cache_seconds").await.unwrap_or(0);
+    let lifetime = seconds_left.map_or(lifetime, |left| left.min(lifetime));
+    let entry = Entry { key_id, team_id, since, until: key_cache::now().saturating_add(lifetime) };
+    if lifetime > 0 {
+        key_cache::put(hash, &entry).await;
+    }
+    Ok(entry)
+}
+
+fn established(parts: &Parts) -> Result<Caller> {
+    parts.extensions.get().cloned().ok_or_else(|| Error::internal("a route without a caller"))
+}
+
+/// The caller of a route that is not public. What such a handler may read depends on who it is.
+impl<K: Authenticated> FromRequestParts<K> for Caller {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &K) -> Result<Self> {
+        established(parts)
+    }
+}
+
+/// The team of a route for teams.
+impl FromRequestParts<access::Team> for TeamKey {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &access::Team) -> Result<Self> {
+        match established(parts)? {
+            Caller::Team(key) => Ok(key),
+            Caller::Admin => Err(Error::internal("a team's handler on a route for others")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bearer_of(values: &[&str]) -> Result<String, String> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, value.parse().unwrap());
+        }
+        bearer(&headers).map(|key| key.expose().to_owned()).map_err(|error| error.detail.clone())
+    }
+
+    #[test]
+    fn only_one_well_formed_authorization_header_is_taken() {
+        assert_eq!(bearer_of(&["Bearer sk-1"]).unwrap(), "sk-1");
+        assert_eq!(bearer_of(&["bearer sk-1"]).unwrap(), "sk-1");
+        assert!(bearer_of(&[]).unwrap_err().starts_with("Missing Authorization header."));
+        for values in [
+            &["sk-1"][..],
+            &["Basic x"],
+            &["Bearer "],
+            &["Bearer sk 1"],
+            &["Bearer  sk-1"],
+            &["Bearer a", "Bearer b"],
+        ] {
+            assert!(
+                bearer_of(values).unwrap_err().starts_with("Invalid Authorization header format."),
+                "{values:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! OpenAI's forms, where this API speaks them.
+
+use crate::{
+    error::{Code, Error},
+    litellm::chat,
+    values::CallId,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// The id of a completion.
+pub fn id(call_id: CallId) -> String {
+    format!("chatcmpl-{call_id}")
+}
+
+/// Tokens of an answer.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct Usage {
+    /// Of the prompt.
+    prompt_tokens: i64,
+    /// Of the answer.
+    completion_tokens: i64,
+    /// Both.
+    total_tokens: i64,
+}
+
+impl From<chat::Usage> for Usage {
+    fn from(usage: chat::Usage) -> Self {
+        let chat::Usage { prompt_tokens, completion_tokens, total_tokens, .. } = usage;
+        Self { prompt_tokens, completion_tokens, total_tokens }
+    }
+}
+
+/// The body of an error answer.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenAiError)]
+pub struct ErrorBody<'a> {
+    error: Problem<'a>,
+}
+
+/// What went wrong.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenAiProblem)]
+pub struct Problem<'a> {
+    /// A sentence for people.
+    message: &'a str,
+    /// OpenAI's word for the kind of failure.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The field that is at fault.
+    param: Option<&'a str>,
+    /// This API's stable word, as in its other answers.
+    code: &'static str,
+}
+
+impl<'a> ErrorBody<'a> {
+    /// The same failure in OpenAI's form.
+    pub fn of(error: &'a Error) -> Self {
+        let kind = match error.code {
+            Code::Unauthenticated => "authentication_error",
+            Code::WrongTeam | Code::TeamSuspended | Code::ModelGroupDenied => "permission_error",
+            Code::InsufficientCredits | Code::BudgetExhausted => "insufficient_quota",
+            Code::RateLimited => "rate_limit_error",
+            Code::LlmFailed | Code::LlmTimeout | Code::Unavailable | Code::Internal => "server_error",
+            _ => "invalid_request_error",
+        };
+        let param =
+            error.detail.split_once(": ").map(|(field, _)| field).filter(|field| {
+                error.code == Code::InvalidRequest && !field.contains(' ') && *field != "body"
+            });
+        Self { error: Problem { message: &error.detail, kind, param, code: error.code.answer().1 } }
+    }
+}

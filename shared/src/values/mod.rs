@@ -1,0 +1,26 @@
+//! Values that are valid once they exist. Reading one from JSON or from a path is its validation: a failure says what is wrong and what
+//! is allowed, and becomes a 400 that names the field.
+//!
+//! Uses nothing of this crate. Everything else may use it.
+
+mod ids;
+mod metadata;
+mod money;
+mod numbers;
+mod schema;
+mod text;
+mod virtual_key;
+mod words;
+
+pub use ids::{
+    AccessGroupName, CallId, GroupName, JobId, KeyId, LiteLlmOrganizationId, OrganizationId, TeamId,
+};
+pub use metadata::{Metadata, check_storable};
+pub use money::Usd;
+pub use numbers::{Amount, CreditCount, Limit, Whole, whole};
+pub use text::{Label, Name, Prose, Text};
+pub use virtual_key::VirtualKey;
+pub use words::{
+    AlertKind, BillingMode, BudgetMode, CallStatus, FinalStatus, GroupStatus, JobStatus, RefillPeriod,
+    TeamStatus, TransactionType, Word,
+};

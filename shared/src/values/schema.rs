@@ -1,0 +1,98 @@
+//! What the documentation says of the values.
+
+use super::{Metadata, Prose, Text, Usd, Whole};
+use serde_json::json;
+use std::borrow::Cow;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ObjectBuilder, RefOr, Schema,
+        schema::{AdditionalProperties, SchemaType, Type},
+    },
+};
+
+fn of(kind: Type) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(kind)
+}
+
+impl<const MAX: usize> PartialSchema for Text<MAX> {
+    fn schema() -> RefOr<Schema> {
+        // No control characters, and not all of it blank.
+        let pattern =
+            r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
+        of(Type::String).min_length(Some(1)).max_length(Some(MAX)).pattern(Some(pattern)).into()
+    }
+}
+
+impl<const MAX: usize> ToSchema for Text<MAX> {
+    fn name() -> Cow<'static, str> {
+        format!("Text{MAX}").into()
+    }
+}
+
+impl PartialSchema for Prose {
+    fn schema() -> RefOr<Schema> {
+        of(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(10_000))
+            .pattern(Some(r"^[^\u0000]*[^\s\u0000][^\u0000]*$"))
+            .into()
+    }
+}
+
+impl ToSchema for Prose {
+    fn name() -> Cow<'static, str> {
+        "Prose".into()
+    }
+}
+
+/// An id or a name that a caller chooses.
+pub(super) fn chosen() -> RefOr<Schema> {
+    of(Type::String)
+        .pattern(Some("^[A-Za-z0-9_.-]{1,128}$"))
+        .description(Some("An id that the caller chooses: 1 to 128 of A-Z a-z 0-9 _ . -"))
+        .into()
+}
+
+impl PartialSchema for Metadata {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+            .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+            .description(Some(
+                "Any JSON object of up to 16 KiB; given back as it came. `null`: an empty one.",
+            ))
+            .examples([json!({"department": "sales"})])
+            .into()
+    }
+}
+
+impl ToSchema for Metadata {
+    fn name() -> Cow<'static, str> {
+        "Metadata".into()
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> PartialSchema for Whole<MIN, MAX> {
+    fn schema() -> RefOr<Schema> {
+        of(Type::Integer).minimum(Some(MIN)).maximum(Some(MAX)).into()
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> ToSchema for Whole<MIN, MAX> {
+    fn name() -> Cow<'static, str> {
+        format!("Whole{MIN}To{MAX}").replace('-', "Minus").into()
+    }
+}
+
+impl PartialSchema for Usd {
+    fn schema() -> RefOr<Schema> {
+        of(Type::Number).description(Some("US dollars, an exact decimal")).examples([json!(0.00025)]).into()
+    }
+}
+
+impl ToSchema for Usd {
+    fn name() -> Cow<'static, str> {
+        "Usd".into()
+    }
+}

@@ -1,0 +1,218 @@
+//! The closed sets of words that the API speaks in: statuses, modes, kinds.
+
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
+};
+
+/// One of a closed set of words.
+pub trait Word: Copy {
+    /// The word itself.
+    fn word(self) -> &'static str;
+}
+
+/// An enum whose variants are words, the same in JSON, in the documentation and in the database.
+macro_rules! words {
+    ($(#[doc = $doc:literal] $name:ident {
+        $(#[doc = $meaning:literal] $variant:ident = $word:literal $(| $alias:literal)*,)*
+    })*) => { $(
+        #[doc = $doc]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(try_from = "String")]
+        pub enum $name {
+            $(#[doc = $meaning] #[serde(rename = $word)] $variant),*
+        }
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let description = concat!($doc, $("\n* `", $word, "`:", $meaning,)*);
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .description(Some(description.trim_start()))
+                    .enum_values(Some([$($word),*]))
+                    .into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+        }
+
+        impl $name {
+            /// All of them, in the order in which they are listed.
+            pub const ALL: &'static [$name] = &[$($name::$variant),*];
+
+        }
+
+        impl Word for $name {
+            fn word(self) -> &'static str {
+                match self {
+                    $($name::$variant => $word),*
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                match text.as_str() {
+                    $($word $(| $alias)* => Ok($name::$variant),)*
+                    _ => Err(expected(&[$($word),*])),
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+    )* };
+}
+
+words! {
+    /// Where a job stands. `pending` and `in_progress` jobs are open; the others have ended.
+    JobStatus {
+        /// No call has been made in it.
+        Pending = "pending",
+        /// At least one call has been made in it.
+        InProgress = "in_progress",
+        /// It ended well.
+        Completed = "completed",
+        /// It failed, and costs nothing.
+        Failed = "failed",
+        /// Somebody called it off, and it costs nothing.
+        Cancelled = "cancelled",
+        /// Its deadline passed, and it costs nothing.
+        Expired = "expired",
+    }
+
+    /// How a caller can end a job.
+    FinalStatus {
+        /// It ended well, and is charged unless one of its calls failed.
+        Completed = "completed",
+        /// It failed, and costs nothing.
+        Failed = "failed",
+        /// It was called off, and costs nothing.
+        Cancelled = "cancelled",
+    }
+
+    /// Where a call stands.
+    CallStatus {
+        /// It is under way.
+        Open = "open",
+        /// A model answered.
+        Succeeded = "succeeded",
+        /// No model answered.
+        Failed = "failed",
+        /// The caller left, or its job ended first.
+        Cancelled = "cancelled",
+        /// Nobody wrote its end before its deadline.
+        Abandoned = "abandoned",
+    }
+
+    /// Whether a team's keys work.
+    TeamStatus {
+        /// They work.
+        Active = "active",
+        /// They are refused until the team is resumed.
+        Suspended = "suspended",
+    }
+
+    /// Whether an organization or a group is in use.
+    GroupStatus {
+        /// It is.
+        Active = "active",
+    }
+
+    /// Whether work goes on without credits. `hard_limit` and `soft_limit` are accepted, too.
+    BudgetMode {
+        /// Without a credit no job is created.
+        Hard = "hard" | "hard_limit",
+        /// The balance may go below zero, as far as `credit_limit` allows.
+        Soft = "soft" | "soft_limit",
+    }
+
+    /// What a job costs.
+    BillingMode {
+        /// One credit, however many calls it has.
+        JobBased = "job_based",
+        /// What LiteLLM charged for its calls, in credits, rounded up; at least one credit.
+        ConsumptionUsd = "consumption_usd",
+        /// The tokens of its calls, in credits, rounded up; at least one credit.
+        ConsumptionTokens = "consumption_tokens",
+    }
+
+    /// Why a balance changed.
+    TransactionType {
+        /// Credits were added by the admin.
+        Allocation = "allocation",
+        /// A job was charged.
+        Deduction = "deduction",
+        /// A charge was given back.
+        Refund = "refund",
+        /// The admin corrected the balance, in either direction.
+        Adjustment = "adjustment",
+        /// Credits were added by an automatic refill.
+        Refill = "refill",
+        /// Credits ran out of time.
+        Expiry = "expiry",
+    }
+
+    /// How often credits are refilled. Months are counted from the start: what began on a 31st comes on the last day of shorter months.
+    RefillPeriod {
+        /// Every day.
+        Daily = "daily",
+        /// Every seven days.
+        Weekly = "weekly",
+        /// Every month.
+        Monthly = "monthly",
+    }
+
+    /// What an alert is about.
+    AlertKind {
+        /// 80 % of the credits are used.
+        Credits80Percent = "credits_80_percent",
+        /// All credits are used.
+        Credits100Percent = "credits_100_percent",
+        /// The team was suspended.
+        TeamSuspended = "team_suspended",
+    }
+}
+
+impl From<FinalStatus> for JobStatus {
+    fn from(status: FinalStatus) -> Self {
+        match status {
+            FinalStatus::Completed => JobStatus::Completed,
+            FinalStatus::Failed => JobStatus::Failed,
+            FinalStatus::Cancelled => JobStatus::Cancelled,
+        }
+    }
+}
+
+fn expected(words: &[&str]) -> String {
+    match words {
+        [one, other] => format!("expected {one} or {other}"),
+        _ => format!("expected one of {}", words.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_the_same_in_json_and_in_the_database() {
+        for status in JobStatus::ALL {
+            assert_eq!(serde_json::to_string(status).unwrap(), format!("\"{}\"", status.word()));
+            assert_eq!(serde_json::from_str::<JobStatus>(&format!("\"{status}\"")).unwrap(), *status);
+        }
+        assert_eq!(BudgetMode::try_from("soft_limit".to_owned()), Ok(BudgetMode::Soft));
+        assert_eq!(BudgetMode::try_from("x".to_owned()).unwrap_err(), "expected hard or soft");
+    }
+}
