@@ -1,7 +1,31 @@
 //! Who may call a route.
 //!
-//! Each kind is a type, too, and a route's handler has it as its state. Extractors that tell who calls exist for the kinds that know it:
-//! a handler that reads a team's things does not compile on a public route.
+//! Each kind is a type, too, and a route's handler has it as its state. The extractors that tell who calls exist only for the kinds that
+//! know it, so that a handler that reads a team's data compiles on a route for teams:
+//!
+//! ```
+//! use shared::{error::Result, http::{Api, VisibleTeam, access}};
+//!
+//! #[utoipa::path(get, path = "/api/teams/{team_id}")]
+//! async fn team(VisibleTeam(team_id): VisibleTeam) -> Result<String> {
+//!     Ok(team_id.to_string())
+//! }
+//!
+//! Api::new().route::<__path_team, _, _, access::AdminOrTeam>(team);
+//! ```
+//!
+//! and not on a public one:
+//!
+//! ```compile_fail
+//! use shared::{error::Result, http::{Api, VisibleTeam, access}};
+//!
+//! #[utoipa::path(get, path = "/api/teams/{team_id}")]
+//! async fn team(VisibleTeam(team_id): VisibleTeam) -> Result<String> {
+//!     Ok(team_id.to_string())
+//! }
+//!
+//! Api::new().route::<__path_team, _, _, access::Public>(team);
+//! ```
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,8 +15,31 @@ pub struct Function {
     repeatable: bool,
 }
 
-/// A call of a function of `migrations/`: `function!(create_job(p_actor: caller.actor(), p_job_type: new.job_type))`. What a parameter
-/// takes is said in [`store::parameters`](crate::store::parameters), so that no id can stand in another's place.
+/// A call of a function of `migrations/`. What a parameter takes is said in [`store::parameters`](crate::store::parameters):
+///
+/// ```
+/// use shared::{function, values::{CallId, JobId}};
+///
+/// let (job, call) = (JobId::new_v7(), CallId::new_v7());
+/// function!(settle_call(p_job_id: job, p_call_id: call));
+/// ```
+///
+/// So no id can stand in another's place:
+///
+/// ```compile_fail
+/// use shared::{function, values::{CallId, JobId}};
+///
+/// let (job, call) = (JobId::new_v7(), CallId::new_v7());
+/// function!(settle_call(p_job_id: call, p_call_id: job));
+/// ```
+///
+/// and no parameter can be given that no function has:
+///
+/// ```compile_fail
+/// use shared::{function, values::JobId};
+///
+/// function!(settle_call(p_job: JobId::new_v7()));
+/// ```
 #[macro_export]
 macro_rules! function {
     ($name:ident($($parameter:ident: $value:expr),* $(,)?)) => {
