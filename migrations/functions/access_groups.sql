@@ -10,8 +10,10 @@ CREATE OR REPLACE FUNCTION access_group_json(a model_access_groups) RETURNS json
         'created_at', rfc3339(a.created_at), 'updated_at', rfc3339(a.updated_at))
 $$;
 
--- The ids of the named model groups in the order of the names. A name that does not exist is refused; a repeated one counts once.
-CREATE OR REPLACE FUNCTION model_group_ids(p_names text[]) RETURNS TABLE (model_group_id uuid, place integer) LANGUAGE plpgsql STABLE AS $$
+-- The ids of the named model groups, in the order of the names. Fails where a name does not exist; a repeated name
+-- counts once.
+CREATE OR REPLACE FUNCTION model_group_ids(p_names text[])
+RETURNS TABLE (model_group_id uuid, place integer) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_name text;
 BEGIN
@@ -24,7 +26,8 @@ BEGIN
         GROUP BY g.model_group_id;
 END $$;
 
--- `p_models`, when not NULL: a model group of the same name is made of these models, in order, and is the set's only member.
+-- If `p_models` is not NULL, a model group of the same name is created with these models, in order, and becomes the
+-- only member of the access group.
 CREATE OR REPLACE FUNCTION create_model_access_group(
     p_access_group_name text, p_display_name text, p_description text, p_model_groups text[], p_models json
 ) RETURNS json LANGUAGE plpgsql
@@ -49,7 +52,8 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION create_model_access_group TO llm_jobs_application;
 
-CREATE OR REPLACE FUNCTION named_access_group(p_access_group_name text) RETURNS model_access_groups LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION named_access_group(p_access_group_name text)
+RETURNS model_access_groups LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_row model_access_groups;
 BEGIN
@@ -71,13 +75,16 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT json_build_object(
         'total', (SELECT count(*) FROM model_access_groups),
         'model_access_groups', (SELECT coalesce(json_agg(access_group_json(a) ORDER BY a.group_name), '[]')
-            FROM (SELECT access_group_id FROM model_access_groups ORDER BY group_name LIMIT p_limit OFFSET p_offset) AS page
+            FROM (SELECT access_group_id FROM model_access_groups
+                  ORDER BY group_name LIMIT p_limit OFFSET p_offset) AS page
             JOIN model_access_groups a USING (access_group_id)))
 $$;
 GRANT EXECUTE ON FUNCTION list_model_access_groups TO llm_jobs_application;
 
--- `p_fields` holds what changes: {display_name, description, model_groups}. The answer says what LiteLLM is to be told.
-CREATE OR REPLACE FUNCTION update_model_access_group(p_access_group_name text, p_fields json) RETURNS json LANGUAGE plpgsql
+-- `p_fields` holds the changes: {display_name, description, model_groups}. `litellm` in the answer: the teams to
+-- synchronize with LiteLLM (see `litellm_changed`).
+CREATE OR REPLACE FUNCTION update_model_access_group(p_access_group_name text, p_fields json)
+RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_row model_access_groups := named_access_group(p_access_group_name);

@@ -1,10 +1,11 @@
--- Who may do what: `p_actor` says for whom a function acts, in words, so that nobody is what is left when something is missing.
+-- Access control. `p_actor` says on whose behalf a function acts. It is always spelled out, so that a missing value
+-- never grants anything:
 --   admin        the admin, who may do everything
---   key:<uuid>   the team of a virtual key, which is checked here, whatever a cache believes
---   team:<id>    a team whose key was looked up before: for functions that only read
---   system       this application, for a request that was authorised before
+--   key:<uuid>   the team of a virtual key, which is checked here, whatever a cache says
+--   team:<id>    a team whose key was looked up before; only for functions that only read
+--   system       this application, for a request that was authorized before
 
--- Whose things an actor may change: NULL: everybody's.
+-- The team whose data the actor may change; NULL means every team.
 CREATE OR REPLACE FUNCTION acting_team(p_actor text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     IF p_actor LIKE 'key:%' THEN
@@ -15,7 +16,7 @@ BEGIN
     PERFORM fail('LJ000', format('no actor that may change anything: %s', coalesce(p_actor, 'NULL')));
 END $$;
 
--- Whose things an actor may read: NULL: everybody's.
+-- The team whose data the actor may read; NULL means every team.
 CREATE OR REPLACE FUNCTION reading_team(p_actor text) RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF p_actor LIKE 'team:%' THEN

@@ -1,6 +1,7 @@
--- Alerts.
+-- Alerts to the seller, delivered to the team's webhook where it has one.
 
-CREATE OR REPLACE FUNCTION raise_alert(p_team_id text, p_kind text, p_message text, p_details json) RETURNS void LANGUAGE sql AS $$
+CREATE OR REPLACE FUNCTION raise_alert(p_team_id text, p_kind text, p_message text, p_details json)
+RETURNS void LANGUAGE sql AS $$
     INSERT INTO alerts (alert_id, team_id, kind, message, details, webhook_url)
     SELECT uuid_v7(), p_team_id, p_kind, p_message, p_details, webhook_url FROM teams WHERE team_id = p_team_id
 $$;
@@ -12,7 +13,8 @@ CREATE OR REPLACE FUNCTION alert_json(a alerts) RETURNS json LANGUAGE sql STABLE
 $$;
 
 -- Newest first.
-CREATE OR REPLACE FUNCTION list_alerts(p_team_id text, p_limit bigint, p_offset bigint) RETURNS json LANGUAGE plpgsql STABLE
+CREATE OR REPLACE FUNCTION list_alerts(p_team_id text, p_limit bigint, p_offset bigint)
+RETURNS json LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM existing_team(p_team_id);
@@ -20,10 +22,12 @@ BEGIN
         'team_id', p_team_id,
         'total', (SELECT count(*) FROM alerts WHERE team_id = p_team_id),
         'alerts', (SELECT coalesce(json_agg(json_build_object(
-                       'alert_id', alert_id, 'kind', kind, 'message', message, 'details', details, 'created_at', rfc3339(created_at),
+                       'alert_id', alert_id, 'kind', kind, 'message', message, 'details', details,
+                       'created_at', rfc3339(created_at),
                        'webhook_url', webhook_url, 'delivery_attempts', attempts, 'delivered_at', rfc3339(delivered_at))
                        ORDER BY entry DESC), '[]')
-                   FROM (SELECT * FROM alerts WHERE team_id = p_team_id ORDER BY entry DESC LIMIT p_limit OFFSET p_offset) AS page));
+                   FROM (SELECT * FROM alerts WHERE team_id = p_team_id
+                         ORDER BY entry DESC LIMIT p_limit OFFSET p_offset) AS page));
 END $$;
 GRANT EXECUTE ON FUNCTION list_alerts TO llm_jobs_application;
 
@@ -33,8 +37,8 @@ BEGIN
                    AND next_attempt_at <= now());
 END $$;
 
--- Takes up to 10 alerts that a webhook is due to hear of. Each is then due again later, at growing intervals,
--- until `alert_delivered` says that it arrived: so somebody who dies with one in his hands loses none.
+-- Takes up to 10 alerts that are due for delivery to a webhook. Each becomes due again later, at growing intervals,
+-- until `alert_delivered` confirms the delivery. So no alert is lost when the process that took it dies.
 CREATE OR REPLACE FUNCTION take_alerts() RETURNS json LANGUAGE sql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     WITH due AS (
@@ -43,11 +47,13 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
         ORDER BY next_attempt_at LIMIT 10 FOR UPDATE SKIP LOCKED
     ), taken AS (
         UPDATE alerts a
-        SET attempts = attempts + 1, next_attempt_at = now() + least(interval '1 minute' * power(2, attempts), interval '6 hours')
+        SET attempts = attempts + 1,
+            next_attempt_at = now() + least(interval '1 minute' * power(2, attempts), interval '6 hours')
         FROM due WHERE a.alert_id = due.alert_id
         RETURNING a.*
     )
-    SELECT coalesce(json_agg(json_build_object('alert_id', t.alert_id, 'team_id', t.team_id, 'url', t.webhook_url, 'body', alert_json(a))), '[]')
+    SELECT coalesce(json_agg(json_build_object(
+        'alert_id', t.alert_id, 'team_id', t.team_id, 'url', t.webhook_url, 'body', alert_json(a))), '[]')
     FROM taken t JOIN alerts a USING (alert_id)
 $$;
 GRANT EXECUTE ON FUNCTION take_alerts TO llm_jobs_application;

@@ -1,15 +1,16 @@
--- Credits: the ledger, the account that projects it, and the holds of open jobs.
+-- Credits: the ledger, and the account, which is a projection of the ledger and of the open jobs' reservations (column
+-- `held`).
 
 CREATE OR REPLACE FUNCTION transaction_json(x credit_transactions) RETURNS json LANGUAGE sql STABLE AS $$
     SELECT json_build_object(
         'transaction_id', x.transaction_id, 'team_id', x.team_id, 'transaction_type', x.transaction_type,
-        -- The type gives the direction, as in the guides; an adjustment goes both ways and keeps its sign.
+        -- The type determines the sign, except that of an adjustment, which goes both ways.
         'credits_amount', CASE x.transaction_type WHEN 'adjustment' THEN x.change ELSE abs(x.change) END,
         'balance_before', x.balance_after - x.change, 'balance_after', x.balance_after,
         'reason', x.reason, 'job_id', x.job_id, 'metadata', x.metadata, 'created_at', rfc3339(x.created_at))
 $$;
 
--- Writes one ledger row and its effect on the account. The only place where a balance changes.
+-- Writes one ledger row and updates the account. The only place where a balance changes.
 CREATE OR REPLACE FUNCTION post_transaction(
     p_team_id text, p_type text, p_change bigint, p_reason text, p_job_id uuid, p_metadata json
 ) RETURNS credit_transactions LANGUAGE plpgsql AS $$
@@ -21,11 +22,11 @@ BEGIN
     UPDATE credit_accounts
     SET allocated = allocated + CASE p_type WHEN 'deduction' THEN 0 ELSE p_change END,
         used = used - CASE p_type WHEN 'deduction' THEN p_change ELSE 0 END,
-        -- A deduction is what the hold of its job was for.
+        -- A deduction uses up the credit that was reserved for the job.
         held = held - CASE p_type WHEN 'deduction' THEN 1 ELSE 0 END,
-        -- A consumption is charged in full, however little is left. An adjustment has to fit in.
-        overdraft = CASE WHEN p_type = 'adjustment' AND p_change < 0 THEN overdraft ELSE greatest(0, floor - (allocated - used - held)
-            - p_change - CASE p_type WHEN 'deduction' THEN 1 ELSE 0 END) END,
+        -- Consumption is charged in full, even below the limit. A negative adjustment must stay above it.
+        overdraft = CASE WHEN p_type = 'adjustment' AND p_change < 0 THEN overdraft ELSE greatest(
+            0, floor - (allocated - used - held) - p_change - CASE p_type WHEN 'deduction' THEN 1 ELSE 0 END) END,
         entries = entries + 1
     WHERE team_id = p_team_id
     RETURNING * INTO STRICT v_account;
@@ -40,15 +41,17 @@ BEGIN
                 < (v_account.allocated - CASE p_type WHEN 'deduction' THEN 0 ELSE p_change END) * v_percent THEN
             PERFORM raise_alert(p_team_id, format('credits_%s_percent', v_percent),
                 format('Team ''%s'' has used %s of its %s credits', p_team_id, v_account.used, v_account.allocated),
-                json_build_object('percent', v_percent, 'credits_allocated', v_account.allocated, 'credits_used', v_account.used));
+                json_build_object('percent', v_percent, 'credits_allocated', v_account.allocated,
+                                  'credits_used', v_account.used));
         END IF;
     END LOOP;
     RETURN v_row;
 END $$;
 
--- Adds credits, and raises LiteLLM's budget by `p_usd_per_credit` for each; a team without a budget there keeps none.
-CREATE OR REPLACE FUNCTION add_credits(p_team_id text, p_amount bigint, p_reason text, p_metadata json, p_usd_per_credit numeric)
-RETURNS json LANGUAGE plpgsql
+-- Adds credits and raises the team's budget in LiteLLM, if it has one, by `p_usd_per_credit` for each.
+CREATE OR REPLACE FUNCTION add_credits(
+    p_team_id text, p_amount bigint, p_reason text, p_metadata json, p_usd_per_credit numeric
+) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_row credit_transactions;
@@ -59,15 +62,17 @@ BEGIN
                      litellm_version = litellm_version + 1
     WHERE team_id = p_team_id;
     RETURN json_build_object(
-        'added', json_build_object('team_id', p_team_id, 'credits_added', p_amount, 'credits_remaining', v_row.balance_after,
+        'added', json_build_object('team_id', p_team_id, 'credits_added', p_amount,
+                                   'credits_remaining', v_row.balance_after,
                                    'transaction', transaction_json(v_row)),
         'litellm', litellm_desired_team(p_team_id));
 END $$;
 GRANT EXECUTE ON FUNCTION add_credits TO llm_jobs_application;
 
--- Corrects a balance, LiteLLM's budget with it. It may not take more than is there to take.
-CREATE OR REPLACE FUNCTION adjust_credits(p_team_id text, p_change bigint, p_reason text, p_metadata json, p_usd_per_credit numeric)
-RETURNS json LANGUAGE plpgsql
+-- Corrects a balance, and the team's budget in LiteLLM with it. Fails if it would take more than is available.
+CREATE OR REPLACE FUNCTION adjust_credits(
+    p_team_id text, p_change bigint, p_reason text, p_metadata json, p_usd_per_credit numeric
+) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_row credit_transactions;
@@ -87,7 +92,8 @@ BEGIN
                      litellm_version = litellm_version + 1
     WHERE team_id = p_team_id;
     RETURN json_build_object(
-        'adjusted', json_build_object('team_id', p_team_id, 'credits_adjusted', p_change, 'credits_remaining', v_row.balance_after,
+        'adjusted', json_build_object('team_id', p_team_id, 'credits_adjusted', p_change,
+                                      'credits_remaining', v_row.balance_after,
                                       'transaction', transaction_json(v_row)),
         'litellm', litellm_desired_team(p_team_id));
 END $$;
@@ -111,7 +117,7 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION get_balance TO llm_jobs_application;
 
--- Whether `p_required` credits could be held now, by the rule that creating a job goes by.
+-- Whether `p_required` credits could be reserved now, by the same rule as in `create_job`.
 CREATE OR REPLACE FUNCTION check_credits(p_actor text, p_team_id text, p_required bigint) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -124,13 +130,14 @@ BEGIN
         'team_id', team_id, 'available', enough, 'has_credits', enough, 'credits_required', p_required,
         'credits_remaining', allocated - used, 'credits_available', allocated - used - held)
     INTO v_answer
-    FROM (SELECT *, coalesce(allocated - used - held - p_required >= floor, true) AS enough FROM credit_accounts) AS account
+    FROM (SELECT *, coalesce(allocated - used - held - p_required >= floor, true) AS enough
+          FROM credit_accounts) AS account
     WHERE team_id = p_team_id;
     RETURN v_answer;
 END $$;
 GRANT EXECUTE ON FUNCTION check_credits TO llm_jobs_application;
 
--- Newest first: `p_limit` entries after the first `p_offset`, or below entry `p_before` when that is given.
+-- Newest first: `p_limit` entries, either after the first `p_offset` or, if `p_before` is given, below that entry.
 CREATE OR REPLACE FUNCTION list_transactions(p_team_id text, p_limit bigint, p_offset bigint, p_before bigint)
 RETURNS json LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$

@@ -1,28 +1,30 @@
 -- What the functions of the other files share.
 --
--- Domain failures leave SQL as these SQLSTATEs; the message is written for the caller. `shared/src/error.rs` maps them to answers.
+-- Expected failures leave SQL as these SQLSTATEs; the message is written for the caller. `shared/src/error.rs` maps
+-- them to answers.
 --   LJ001 unauthenticated        LJ006 not_found                LJ011 in_use
 --   LJ002 wrong_team             LJ007 already_exists           LJ012 idempotency_mismatch
 --   LJ003 team_suspended         LJ008 job_finished             LJ013 idempotency_in_progress
---   LJ004 model_group_denied     LJ009 in_progress              LJ000 a defect of ours
+--   LJ004 model_group_denied     LJ009 in_progress              LJ000 a defect of this application
 --   LJ005 insufficient_credits   LJ010 invalid_request
 --
--- Locks are taken in this order, so that no two functions can wait for each other: idempotency key, virtual key, job, call,
--- account, team, then what is counted: usage_days, job_totals, usage_models, call_totals. What is overdue is skipped where
--- another has it.
+-- All functions take locks in this order, so that they can't deadlock: idempotency key, virtual key, job, call,
+-- account, team, and then the counters: usage_days, job_totals, usage_models, call_totals. Sweeping skips overdue jobs
+-- and calls that another transaction has locked.
 
--- What every request runs is in PL/pgSQL, whose plans each connection keeps; those of SQL functions are made anew by every call.
+-- Functions that every request runs are in PL/pgSQL, whose plans are cached by each connection; SQL functions that are
+-- not inlined are planned at every call.
 CREATE OR REPLACE FUNCTION fail(p_sqlstate text, p_message text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION USING ERRCODE = p_sqlstate, MESSAGE = p_message;
 END $$;
 
--- RFC 3339 in UTC with microseconds, as every time in the API.
+-- RFC 3339 in UTC with microseconds, like every time in the API.
 CREATE OR REPLACE FUNCTION rfc3339(p_time timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT to_char(p_time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 $$;
 
--- A UUID of version 7 (RFC 9562): 48 bits of milliseconds, then random bits. PostgreSQL has its own from version 18 on.
+-- A UUIDv7 (RFC 9562): 48 bits of milliseconds, then random bits. PostgreSQL has its own function from version 18 on.
 CREATE OR REPLACE FUNCTION uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
     SELECT encode(
         set_bit(set_bit(
@@ -33,8 +35,9 @@ CREATE OR REPLACE FUNCTION uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
         'hex')::uuid
 $$;
 
--- An id that the application chose, so that a statement whose answer got lost can be sent again without being another one. The
--- moment that an id begins with counts, so one by a clock that is far from this server's is replaced by a new one, as NULL is.
+-- `p_id`, which the application chose so that it can send a statement again without creating a second row. An id counts
+-- by the moment that it begins with, so one that is more than five minutes off this server's clock is replaced by a new
+-- one, and so is NULL.
 CREATE OR REPLACE FUNCTION id_or_new(p_id uuid) RETURNS uuid LANGUAGE plpgsql AS $$
 BEGIN
     IF p_id BETWEEN uuid_v7_floor(now() - interval '5 minutes') AND uuid_v7_floor(now() + interval '5 minutes') THEN
@@ -43,12 +46,15 @@ BEGIN
     RETURN uuid_v7();
 END $$;
 
--- The smallest UUIDv7 of a moment: jobs created from then on have greater ids.
+-- The smallest UUIDv7 of a moment: jobs created from that moment on have greater ids.
 CREATE OR REPLACE FUNCTION uuid_v7_floor(p_time timestamptz) RETURNS uuid LANGUAGE sql STABLE AS $$
-    SELECT encode(substring(int8send((extract(epoch FROM p_time) * 1000)::bigint) FROM 3) || '\x70008000000000000000'::bytea, 'hex')::uuid
+    SELECT encode(
+        substring(int8send((extract(epoch FROM p_time) * 1000)::bigint) FROM 3) || '\x70008000000000000000'::bytea,
+        'hex')::uuid
 $$;
 
--- The two objects as one; where both have a member, the second's counts. An object to which nothing is added keeps its text.
+-- The two objects merged; a member that both have is taken from the second. If one of them is empty, the text of the
+-- other is unchanged.
 CREATE OR REPLACE FUNCTION merged(p_first json, p_second json) RETURNS json LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE
         WHEN NOT EXISTS (SELECT FROM json_object_keys(p_second)) THEN p_first

@@ -53,8 +53,10 @@ BEGIN
     RETURN v_row;
 END $$;
 
--- The model groups that a team may use, best first: its own in the order of assignment, then those of its access groups.
-CREATE OR REPLACE FUNCTION team_groups(p_team_id text) RETURNS TABLE (model_group_id uuid, rank bigint) LANGUAGE sql STABLE AS $$
+-- The model groups that a team may use, in order of preference: its own in the order of assignment, then those of its
+-- access groups.
+CREATE OR REPLACE FUNCTION team_groups(p_team_id text)
+RETURNS TABLE (model_group_id uuid, rank bigint) LANGUAGE sql STABLE AS $$
     SELECT g.model_group_id, row_number() OVER (ORDER BY min(g.place))
     FROM (
         SELECT t.model_group_id, ARRAY[0, t.position, 0] AS place FROM team_model_groups t WHERE t.team_id = p_team_id
@@ -66,7 +68,8 @@ CREATE OR REPLACE FUNCTION team_groups(p_team_id text) RETURNS TABLE (model_grou
     GROUP BY g.model_group_id
 $$;
 
--- `p_fields` holds what changes: {display_name, description, metadata, models}. The answer says what LiteLLM is to be told.
+-- `p_fields` holds the changes: {display_name, description, metadata, models}. `litellm` in the answer: the teams to
+-- synchronize with LiteLLM (see `litellm_changed`).
 CREATE OR REPLACE FUNCTION update_model_group(p_group_name text, p_fields json) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -104,8 +107,9 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION delete_model_group TO llm_jobs_application;
 
--- The groups that a team may use, without their models: what a team sees of a model group.
-CREATE OR REPLACE FUNCTION list_team_model_groups(p_team_id text, p_limit bigint, p_offset bigint) RETURNS json LANGUAGE sql STABLE
+-- The groups that a team may use, as teams see them: without models.
+CREATE OR REPLACE FUNCTION list_team_model_groups(p_team_id text, p_limit bigint, p_offset bigint)
+RETURNS json LANGUAGE sql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT json_build_object(
         'total', (SELECT count(*) FROM team_groups(p_team_id)),
@@ -129,7 +133,7 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION get_team_model_group TO llm_jobs_application;
 
--- The same as OpenAI's models: {group_name, created}.
+-- A model group as a model of OpenAI's API: {group_name, created}.
 CREATE OR REPLACE FUNCTION openai_model_json(g model_groups) RETURNS json LANGUAGE sql STABLE AS $$
     SELECT json_build_object('group_name', g.group_name, 'created', floor(extract(epoch FROM g.created_at))::bigint)
 $$;
@@ -163,7 +167,7 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
 $$;
 GRANT EXECUTE ON FUNCTION get_model_group TO llm_jobs_application;
 
--- What a team's call to a group would use. Models are shown only to those who may use them.
+-- The models that a team's call to a group would use. They are shown only for a team that may use the group.
 CREATE OR REPLACE FUNCTION resolve_model_group(p_group_name text, p_team_id text) RETURNS json LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE

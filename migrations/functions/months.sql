@@ -1,11 +1,13 @@
--- Months of jobs and calls.
+-- Monthly partitions of jobs and calls.
 --
--- Each month's jobs are a table of their own, and so are the calls of those jobs. What has no month's table goes to `*_other`, so
--- that nothing fails where nobody made one in time; those rows then stay there.
+-- Each month's jobs have a table of their own, and so have the calls of those jobs. Rows for which there is no month's
+-- table go to `*_other` and stay there, so that nothing fails if a table was not made in time.
 
--- Makes the tables of this month and the next `p_ahead` ones, where they are missing. Answers how many months it made. A statement of its
--- own, since it locks both tables for a moment. Where that is not to be had at once it gives up (55P03), rather than let others wait.
-CREATE OR REPLACE FUNCTION make_months(p_ahead integer) RETURNS integer LANGUAGE plpgsql SET lock_timeout = '200ms' AS $$
+-- Makes the missing tables of this month and the next `p_ahead` months. Answers for how many months it made them. Must
+-- be a statement of its own, since it locks both parent tables for a moment. If it can't get the locks at once it fails
+-- (55P03) rather than make others wait.
+CREATE OR REPLACE FUNCTION make_months(p_ahead integer)
+RETURNS integer LANGUAGE plpgsql SET lock_timeout = '200ms' AS $$
 DECLARE
     v_month timestamp;
     v_name text;
@@ -13,10 +15,11 @@ DECLARE
     v_to uuid;
     v_made integer := 0;
 BEGIN
-    -- One at a time.
+    -- Only one transaction makes or drops months at a time.
     PERFORM pg_advisory_xact_lock(hashtext('months'));
     FOR v_month IN
-        SELECT date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => ahead) FROM generate_series(0, p_ahead) AS ahead
+        SELECT date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => ahead)
+        FROM generate_series(0, p_ahead) AS ahead
     LOOP
         v_name := to_char(v_month, 'YYYY_MM');
         v_from := uuid_v7_floor(v_month AT TIME ZONE 'UTC');
@@ -25,20 +28,23 @@ BEGIN
         LOCK TABLE jobs, calls IN ACCESS EXCLUSIVE MODE;
         CONTINUE WHEN EXISTS (SELECT FROM jobs_other WHERE job_id >= v_from AND job_id < v_to)
             OR EXISTS (SELECT FROM calls_other WHERE job_id >= v_from AND job_id < v_to);
-        EXECUTE format('CREATE TABLE %I PARTITION OF calls FOR VALUES FROM (%L) TO (%L)', 'calls_' || v_name, v_from, v_to);
-        EXECUTE format('CREATE TABLE %I PARTITION OF jobs FOR VALUES FROM (%L) TO (%L)', 'jobs_' || v_name, v_from, v_to);
+        EXECUTE format('CREATE TABLE %I PARTITION OF calls FOR VALUES FROM (%L) TO (%L)',
+                       'calls_' || v_name, v_from, v_to);
+        EXECUTE format('CREATE TABLE %I PARTITION OF jobs FOR VALUES FROM (%L) TO (%L)',
+                       'jobs_' || v_name, v_from, v_to);
         v_made := v_made + 1;
     END LOOP;
     RETURN v_made;
 END $$;
 
--- The first months of a new database. Later ones are the upkeep's.
+-- The first months of a new database. `keep_months` makes the later ones.
 SELECT make_months(2) WHERE NOT EXISTS (
     SELECT FROM pg_inherits WHERE inhparent = 'jobs'::regclass AND inhrelid <> 'jobs_other'::regclass);
 
--- Drops the tables of all months that ended `p_months` months ago or earlier. Answers how many it dropped. The ledger and the usage stay.
--- No job can be open for more than 30 days, so at the least one whole month is kept.
-CREATE OR REPLACE FUNCTION drop_months(p_months integer) RETURNS integer LANGUAGE plpgsql SET lock_timeout = '200ms' AS $$
+-- Drops the tables of all months that ended `p_months` months ago or earlier. Answers how many months it dropped. The
+-- ledger and the usage are kept. At least one whole month is kept, since a job can be open for up to 30 days.
+CREATE OR REPLACE FUNCTION drop_months(p_months integer)
+RETURNS integer LANGUAGE plpgsql SET lock_timeout = '200ms' AS $$
 DECLARE
     v_name text;
     v_dropped integer := 0;
@@ -58,7 +64,7 @@ BEGIN
     RETURN v_dropped;
 END $$;
 
--- Makes the tables of the months to come, and drops those of the months that are older than `p_months`, unless that is 0.
+-- Makes the tables of the coming months, and drops those of months older than `p_months` unless that is 0.
 CREATE OR REPLACE FUNCTION keep_months(p_months integer) RETURNS json LANGUAGE sql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT json_build_object(

@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION organization_json(o organizations) RETURNS json LANGU
         'created_at', rfc3339(o.created_at), 'updated_at', rfc3339(o.updated_at))
 $$;
 
--- `p_made_from_name`: the id is our own invention, so a taken one gets a suffix instead of being refused.
+-- `p_made_from_name`: the id was derived from the name, so if it is taken it gets a suffix instead of being refused.
 CREATE OR REPLACE FUNCTION create_organization(
     p_organization_id text, p_made_from_name boolean, p_name text, p_metadata json, p_litellm_organization_id text
 ) RETURNS json LANGUAGE plpgsql
@@ -55,7 +55,7 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
 $$;
 GRANT EXECUTE ON FUNCTION list_organizations TO llm_jobs_application;
 
--- `p_fields` holds what changes: {name, metadata, litellm_organization_id}.
+-- `p_fields` holds the changes: {name, metadata, litellm_organization_id}.
 CREATE OR REPLACE FUNCTION update_organization(p_organization_id text, p_fields json) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -71,12 +71,12 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION update_organization TO llm_jobs_application;
 
--- Its id stays taken, since what its teams used goes on counting there.
+-- The id stays taken, since the usage of its teams remains recorded under it.
 CREATE OR REPLACE FUNCTION delete_organization(p_organization_id text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM get_organization(p_organization_id);
-    -- No team can be made in it meanwhile: that takes the row's key share.
+    -- Creating a team takes a key share lock on this row, so none can be created in the meantime.
     PERFORM FROM organizations WHERE organization_id = p_organization_id FOR UPDATE;
     IF EXISTS (SELECT FROM teams WHERE organization_id = p_organization_id AND status <> 'deleted') THEN
         PERFORM fail('LJ011', format('Organization ''%s'' still has teams', p_organization_id));

@@ -1,7 +1,9 @@
--- Reports: from what is counted as it happens, never from jobs and calls themselves.
+-- Reports. They read counters, never jobs and calls themselves. Date ranges are half-open: `p_from` is included, `p_to`
+-- is not.
 
--- The usage of a team in the days from `p_from` up to, not with, `p_to`. What only the seller sees is NULL for others than the admin.
-CREATE OR REPLACE FUNCTION team_usage(p_actor text, p_team_id text, p_from date, p_to date) RETURNS json LANGUAGE plpgsql STABLE
+-- The usage of a team. What only the admin may see is NULL for others.
+CREATE OR REPLACE FUNCTION team_usage(p_actor text, p_team_id text, p_from date, p_to date)
+RETURNS json LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_admin boolean := reading_team(p_actor) IS NULL;
@@ -12,8 +14,10 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION team_usage TO llm_jobs_application;
 
--- {summary, job_types}, and for the admin {total_spend, request_count, revenue_usd, margin_usd, models_used}.
-CREATE OR REPLACE FUNCTION usage_json(p_teams text[], p_from date, p_to date, p_admin boolean) RETURNS json LANGUAGE sql STABLE AS $$
+-- Answers {summary, job_types}, and for the admin also {total_spend, request_count, revenue_usd, margin_usd,
+-- models_used}.
+CREATE OR REPLACE FUNCTION usage_json(p_teams text[], p_from date, p_to date, p_admin boolean)
+RETURNS json LANGUAGE sql STABLE AS $$
     WITH days AS (
         SELECT job_type,
                sum(open_jobs + completed + failed + cancelled + expired)::bigint AS jobs,
@@ -28,49 +32,58 @@ CREATE OR REPLACE FUNCTION usage_json(p_teams text[], p_from date, p_to date, p_
                coalesce(sum(failed), 0)::bigint AS failed, coalesce(sum(cancelled), 0)::bigint AS cancelled,
                coalesce(sum(expired), 0)::bigint AS expired, coalesce(sum(credits), 0)::bigint AS credits,
                coalesce(sum(revenue), 0) AS revenue, coalesce(sum(calls), 0)::bigint AS calls,
-               coalesce(sum(priced), 0)::bigint AS priced, coalesce(sum(tokens), 0)::bigint AS tokens, coalesce(sum(cost), 0) AS cost
+               coalesce(sum(priced), 0)::bigint AS priced, coalesce(sum(tokens), 0)::bigint AS tokens,
+               coalesce(sum(cost), 0) AS cost
         FROM days
     )
     SELECT json_build_object(
         'summary', json_build_object(
-            'total_jobs', t.jobs, 'successful_jobs', t.completed, 'failed_jobs', t.failed, 'cancelled_jobs', t.cancelled,
-            'expired_jobs', t.expired, 'total_calls', t.calls, 'unpriced_calls', t.calls - t.priced,
+            'total_jobs', t.jobs, 'successful_jobs', t.completed, 'failed_jobs', t.failed,
+            'cancelled_jobs', t.cancelled, 'expired_jobs', t.expired,
+            'total_calls', t.calls, 'unpriced_calls', t.calls - t.priced,
             'total_tokens', t.tokens, 'total_cost_usd', t.cost, 'credits_used', t.credits,
             'avg_cost_per_job', CASE WHEN t.jobs = 0 THEN 0 ELSE round(t.cost / t.jobs, 10) END),
-        'job_types', (SELECT coalesce(json_object_agg(job_type, json_build_object('count', jobs, 'cost_usd', cost) ORDER BY job_type), '{}')
+        'job_types', (SELECT coalesce(json_object_agg(job_type, json_build_object('count', jobs, 'cost_usd', cost)
+                                                      ORDER BY job_type), '{}')
                       FROM days),
         'total_spend', CASE WHEN p_admin THEN t.cost END, 'request_count', CASE WHEN p_admin THEN t.calls END,
-        'revenue_usd', CASE WHEN p_admin THEN t.revenue END, 'margin_usd', CASE WHEN p_admin THEN t.revenue - t.cost END,
+        'revenue_usd', CASE WHEN p_admin THEN t.revenue END,
+        'margin_usd', CASE WHEN p_admin THEN t.revenue - t.cost END,
         'models_used', CASE WHEN p_admin THEN (
-            SELECT coalesce(json_object_agg(model, json_build_object('requests', requests, 'cost', cost) ORDER BY model), '{}')
+            SELECT coalesce(json_object_agg(model, json_build_object('requests', requests, 'cost', cost)
+                                            ORDER BY model), '{}')
             FROM (SELECT model, sum(requests)::bigint AS requests, sum(cost_usd) AS cost
                   FROM usage_models WHERE team_id = ANY (p_teams) AND day >= p_from AND day < p_to
                   GROUP BY model) AS models) END)
     FROM total t
 $$;
 
--- What is left of a team's budget in LiteLLM by what its calls have cost since ever; NULL where it has none.
+-- A team's budget in LiteLLM less the cost of all its calls to date; NULL if it has no budget.
 CREATE OR REPLACE FUNCTION remaining_budget(p_team_id text) RETURNS numeric LANGUAGE sql STABLE AS $$
     SELECT t.litellm_max_budget - (SELECT coalesce(sum(cost_usd), 0) FROM usage_days WHERE team_id = p_team_id)
     FROM teams t WHERE t.team_id = p_team_id
 $$;
 
--- The usage of all teams of an organization, also of those that were deleted, together and one by one.
-CREATE OR REPLACE FUNCTION organization_usage(p_organization_id text, p_from date, p_to date) RETURNS json LANGUAGE plpgsql STABLE
+-- The usage of all teams of an organization, in total and for each team, including deleted ones.
+CREATE OR REPLACE FUNCTION organization_usage(p_organization_id text, p_from date, p_to date)
+RETURNS json LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    v_teams text[] := ARRAY(SELECT team_id FROM teams WHERE organization_id = p_organization_id AND status <> 'creating');
+    v_teams text[] := ARRAY(SELECT team_id FROM teams
+                            WHERE organization_id = p_organization_id AND status <> 'creating');
 BEGIN
     PERFORM get_organization(p_organization_id);
     RETURN json_build_object(
         'usage', usage_json(v_teams, p_from, p_to, true),
-        'teams', (SELECT coalesce(json_object_agg(team_id, usage_json(ARRAY[team_id], p_from, p_to, true) ORDER BY team_id), '{}')
+        'teams', (SELECT coalesce(json_object_agg(team_id, usage_json(ARRAY[team_id], p_from, p_to, true)
+                                                  ORDER BY team_id), '{}')
                   FROM unnest(v_teams) AS team_id));
 END $$;
 GRANT EXECUTE ON FUNCTION organization_usage TO llm_jobs_application;
 
--- Day by day and job type by job type, for tables.
-CREATE OR REPLACE FUNCTION usage_rows(p_organization_id text, p_team_id text, p_from date, p_to date) RETURNS json LANGUAGE plpgsql STABLE
+-- One row for each day, team and job type, for tables.
+CREATE OR REPLACE FUNCTION usage_rows(p_organization_id text, p_team_id text, p_from date, p_to date)
+RETURNS json LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     IF p_team_id IS NULL THEN
@@ -82,8 +95,9 @@ BEGIN
         SELECT coalesce(json_agg(json_build_object(
             'day', u.day, 'team_id', u.team_id, 'job_type', u.job_type,
             'jobs', u.open_jobs + u.completed + u.failed + u.cancelled + u.expired,
-            'successful_jobs', u.completed, 'failed_jobs', u.failed, 'credits_used', u.credits_charged, 'calls', u.calls,
-            'tokens', u.tokens, 'cost_usd', u.cost_usd, 'revenue_usd', u.revenue_usd) ORDER BY u.day, u.team_id, u.job_type), '[]')
+            'successful_jobs', u.completed, 'failed_jobs', u.failed, 'credits_used', u.credits_charged,
+            'calls', u.calls, 'tokens', u.tokens, 'cost_usd', u.cost_usd, 'revenue_usd', u.revenue_usd)
+            ORDER BY u.day, u.team_id, u.job_type), '[]')
         FROM usage_days u JOIN teams t USING (team_id)
         WHERE u.day >= p_from AND u.day < p_to
           AND (p_team_id IS NULL OR u.team_id = p_team_id)
@@ -91,23 +105,25 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION usage_rows TO llm_jobs_application;
 
--- Everything that /metrics prints.
+-- The figures that /metrics prints.
 CREATE OR REPLACE FUNCTION metrics() RETURNS json LANGUAGE sql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT json_build_object(
-        'jobs', (SELECT json_build_object('created', coalesce(sum(created), 0), 'completed', coalesce(sum(completed), 0),
+        'jobs', (SELECT json_build_object('created', coalesce(sum(created), 0),
+                                          'completed', coalesce(sum(completed), 0),
                                           'failed', coalesce(sum(failed), 0), 'cancelled', coalesce(sum(cancelled), 0),
                                           'expired', coalesce(sum(expired), 0)) FROM job_totals),
         'credits', (SELECT json_build_object('allocated', coalesce(sum(allocated), 0), 'used', coalesce(sum(used), 0),
                                              'reserved', coalesce(sum(held), 0)) FROM credit_accounts),
         'latency_bounds', latency_bounds(),
         'calls', (SELECT coalesce(json_agg(json_build_object(
-                'model_group', model_group, 'succeeded', succeeded, 'failed', failed, 'cancelled', cancelled, 'abandoned', abandoned,
-                'tokens', tokens, 'cost_usd', cost_usd, 'latency_ms', latency_ms, 'latency_counts', latency_counts) ORDER BY model_group), '[]')
+                'model_group', model_group, 'succeeded', succeeded, 'failed', failed, 'cancelled', cancelled,
+                'abandoned', abandoned, 'tokens', tokens, 'cost_usd', cost_usd, 'latency_ms', latency_ms,
+                'latency_counts', latency_counts) ORDER BY model_group), '[]')
             FROM (
                 SELECT model_group, sum(succeeded)::bigint AS succeeded, sum(failed)::bigint AS failed,
-                       sum(cancelled)::bigint AS cancelled, sum(abandoned)::bigint AS abandoned, sum(tokens)::bigint AS tokens,
-                       sum(cost_usd) AS cost_usd, sum(latency_ms)::bigint AS latency_ms,
+                       sum(cancelled)::bigint AS cancelled, sum(abandoned)::bigint AS abandoned,
+                       sum(tokens)::bigint AS tokens, sum(cost_usd) AS cost_usd, sum(latency_ms)::bigint AS latency_ms,
                        (SELECT array_agg(total ORDER BY place) FROM (
                             SELECT place, sum(number)::bigint AS total
                             FROM call_totals s, unnest(s.latency_counts) WITH ORDINALITY AS counts (number, place)

@@ -1,13 +1,19 @@
--- Requests that must not take effect twice, and what the admin changed.
+-- Requests that must not take effect twice, and the audit log of what the admin changed.
 --
--- Every statement that changes something on behalf of a caller claims its request before the change and keeps its answer after
--- it, in the same transaction. `p_request`, NULL where there is nothing to claim or keep:
---   {caller, request_id}, and of the admin {action, path, body}, of a team {key_id}, and with an Idempotency-Key {key, digest}
---   (SHA-256, hex) and {attempt}, an id by which the same request sends a statement again.
+-- Every statement that changes something on behalf of a caller claims its request before the change and keeps the
+-- answer after it, in the same transaction. `p_request` is NULL where there is nothing to claim or to keep; otherwise
+-- it has
+--   caller, request_id
+--   action, path, body   of the admin's requests, for the audit log
+--   key_id               of a team's requests
+--   key, digest          with an Idempotency-Key: its SHA-256 and that of the request, in hex
+--   attempt              with an Idempotency-Key: an id that stays the same when one request sends a statement again
 
--- NULL: go on. Otherwise the answer that the same request got before. Of twins, one waits here until the other's statement is done;
--- where that is not all of its work, `lease` says until when it may be at it, and a repeat before that is refused.
--- A team's key is checked here only where this decides the answer; otherwise the change does it.
+-- Claims a request. NULL: the caller goes on with the change. Otherwise this is the answer that the same request got
+-- before.
+-- Of two identical requests at once, one waits here until the other's statement is done. If the work takes more than
+-- that statement, `lease` sets until when it may take, and a repeat before then is refused.
+-- A team's key is checked here only where the result of this function is the answer; otherwise the change checks it.
 CREATE OR REPLACE FUNCTION claim(p_request json) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -25,14 +31,14 @@ BEGIN
         VALUES (v_caller, v_key, v_digest, v_attempt, now())
         ON CONFLICT DO NOTHING;
         IF FOUND THEN
-            -- Each new one takes some of the old ones away.
+            -- Each new row also deletes some expired ones.
             DELETE FROM idempotency_keys WHERE (caller, key_hash) IN (
                 SELECT caller, key_hash FROM idempotency_keys WHERE created_at < now() - interval '24 hours'
                 LIMIT 10 FOR UPDATE SKIP LOCKED);
             RETURN NULL;
         END IF;
         SELECT * INTO v_row FROM idempotency_keys WHERE caller = v_caller AND key_hash = v_key FOR UPDATE;
-        -- It may have been released while this waited.
+        -- If the row is gone, the request has been released meanwhile: try again.
         EXIT WHEN FOUND;
     END LOOP;
     IF p_request ->> 'key_id' IS NOT NULL THEN
@@ -49,7 +55,7 @@ BEGIN
             PERFORM fail('LJ013', 'Idempotency-Key: the request with this key is still under way');
         END IF;
     END IF;
-    -- It is over a day old, or whoever had claimed it is gone.
+    -- The row has expired, or the attempt that claimed it is gone: take it over.
     UPDATE idempotency_keys
     SET request_digest = v_digest, attempt = v_attempt, claimed_until = now(), answer = NULL, created_at = now()
     WHERE caller = v_caller AND key_hash = v_key;
@@ -57,12 +63,12 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION claim TO llm_jobs_application;
 
--- Keeps the answer of a claimed request, writes down what the admin did, and gives the answer back.
+-- Keeps the answer of a claimed request, writes the admin's change to the audit log, and returns the answer.
 CREATE OR REPLACE FUNCTION keep(p_request json, p_answer json) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     IF p_request ->> 'key' IS NOT NULL THEN
-        -- Not of a repeat that has taken over, since this took too long.
+        -- Not if a repeat has taken over, because this attempt took too long.
         UPDATE idempotency_keys SET answer = p_answer
         WHERE caller = p_request ->> 'caller' AND key_hash = decode(p_request ->> 'key', 'hex')
           AND attempt IS NOT DISTINCT FROM (p_request ->> 'attempt')::uuid;
@@ -76,7 +82,7 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION keep TO llm_jobs_application;
 
--- Of a claimed request whose work this statement only begins: until when it may be at it, which is the `deadline` of what is begun.
+-- For a claimed request whose work goes on after this statement: extends the claim to the `deadline` of what was begun.
 CREATE OR REPLACE FUNCTION lease(p_request json, p_begun json) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -88,7 +94,7 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION lease TO llm_jobs_application;
 
--- A claimed request came to nothing that is worth keeping: a repeat begins anew.
+-- Releases a claimed request that has no answer worth keeping, so that a repeat starts over.
 CREATE OR REPLACE FUNCTION release(p_request json) RETURNS void LANGUAGE sql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     DELETE FROM idempotency_keys
@@ -97,8 +103,8 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
 $$;
 GRANT EXECUTE ON FUNCTION release TO llm_jobs_application;
 
--- Of a claimed request whose work this statement ends: keeps the answer, with what of it is sealed. With an Idempotency-Key and nothing
--- sealed there is nothing that a repeat could be given, so that the request is released.
+-- For a claimed request whose work ends with this statement: keeps the answer, including its sealed part. With an
+-- Idempotency-Key but no sealed part, a repeat could not be answered, so the request is released instead.
 CREATE OR REPLACE FUNCTION finish(p_request json, p_sealed text, p_answer json) RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN

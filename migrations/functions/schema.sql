@@ -1,6 +1,6 @@
 -- The version of the schema.
 
--- The version of the newest release whose functions are here, such as `0.2.0`.
+-- The newest release whose functions are installed, such as `0.2.0`.
 CREATE OR REPLACE FUNCTION schema_version() RETURNS text LANGUAGE sql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT release FROM schema_functions

@@ -11,7 +11,7 @@ BEGIN
     RETURN v_row;
 END $$;
 
--- The same, and nobody else changes it meanwhile.
+-- The same, locked against concurrent changes.
 CREATE OR REPLACE FUNCTION locked_team(p_team_id text) RETURNS teams LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM teams WHERE team_id = p_team_id FOR NO KEY UPDATE;
@@ -25,15 +25,17 @@ CREATE OR REPLACE FUNCTION team_json(t teams) RETURNS json LANGUAGE sql STABLE A
             'credits_allocated', c.allocated, 'credits_used', c.used, 'credits_remaining', c.allocated - c.used,
             'credits_reserved', c.held, 'credits_available', c.allocated - c.used - c.held),
         'model_groups', (SELECT coalesce(json_agg(g.group_name ORDER BY a.position), '[]')
-                         FROM team_model_groups a JOIN model_groups g USING (model_group_id) WHERE a.team_id = t.team_id),
+                         FROM team_model_groups a JOIN model_groups g USING (model_group_id)
+                         WHERE a.team_id = t.team_id),
         'access_groups', (SELECT coalesce(json_agg(g.group_name ORDER BY a.position), '[]')
                           FROM team_access_groups a JOIN model_access_groups g USING (access_group_id)
                           WHERE a.team_id = t.team_id),
         'allowed_models', allowed_models(t.team_id),
-        'default_model_group', (SELECT group_name FROM model_groups g WHERE g.model_group_id = t.default_model_group_id),
+        'default_model_group', (SELECT group_name FROM model_groups g
+                                WHERE g.model_group_id = t.default_model_group_id),
         'budget_mode', c.budget_mode, 'credit_limit', c.credit_limit,
-        'billing_mode', e.billing_mode, 'credits_per_dollar', e.credits_per_dollar, 'tokens_per_credit', e.tokens_per_credit,
-        'pricing', e.pricing, 'webhook_url', t.webhook_url,
+        'billing_mode', e.billing_mode, 'credits_per_dollar', e.credits_per_dollar,
+        'tokens_per_credit', e.tokens_per_credit, 'pricing', e.pricing, 'webhook_url', t.webhook_url,
         'max_budget', t.litellm_max_budget, 'budget_duration', t.litellm_budget_duration,
         'rpm_limit', t.litellm_rpm_limit, 'tpm_limit', t.litellm_tpm_limit,
         'key', (SELECT key_json(k) FROM virtual_keys k WHERE k.key_id = newest_key(t.team_id)),
@@ -53,7 +55,8 @@ GRANT EXECUTE ON FUNCTION get_team TO llm_jobs_application;
 CREATE OR REPLACE FUNCTION list_teams(p_limit bigint, p_offset bigint) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    v_page text[] := ARRAY(SELECT team_id FROM teams WHERE status NOT IN ('creating', 'deleted') ORDER BY team_id LIMIT p_limit OFFSET p_offset);
+    v_page text[] := ARRAY(SELECT team_id FROM teams WHERE status NOT IN ('creating', 'deleted')
+                           ORDER BY team_id LIMIT p_limit OFFSET p_offset);
 BEGIN
     PERFORM sweep_teams(v_page);
     RETURN json_build_object(
@@ -63,13 +66,16 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION list_teams TO llm_jobs_application;
 
--- Before groups are assigned: from here on nobody changes what is in them, until LiteLLM's part of it is settled. Before the team's row.
-CREATE OR REPLACE FUNCTION hold_groups(p_model_groups text[], p_access_groups text[]) RETURNS void LANGUAGE plpgsql AS $$
+-- Locks the groups that are about to be assigned, so that their members don't change until LiteLLM's desired state is
+-- recorded. To be called before the team's row is locked.
+CREATE OR REPLACE FUNCTION hold_groups(p_model_groups text[], p_access_groups text[])
+RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM model_access_groups WHERE group_name = ANY (p_access_groups) ORDER BY access_group_id FOR SHARE;
     PERFORM FROM model_groups
     WHERE group_name = ANY (p_model_groups)
-       OR model_group_id IN (SELECT m.model_group_id FROM model_access_group_members m JOIN model_access_groups a USING (access_group_id)
+       OR model_group_id IN (SELECT m.model_group_id FROM model_access_group_members m
+                             JOIN model_access_groups a USING (access_group_id)
                              WHERE a.group_name = ANY (p_access_groups))
     ORDER BY model_group_id FOR SHARE;
 END $$;
@@ -94,9 +100,10 @@ BEGIN
     GROUP BY a.access_group_id;
 END $$;
 
--- The terms with these values, made where they are new.
-CREATE OR REPLACE FUNCTION terms_of(p_billing_mode text, p_credits_per_dollar numeric, p_tokens_per_credit bigint, p_pricing jsonb)
-RETURNS bigint LANGUAGE plpgsql AS $$
+-- The id of the terms with these values, which are created if they are new.
+CREATE OR REPLACE FUNCTION terms_of(
+    p_billing_mode text, p_credits_per_dollar numeric, p_tokens_per_credit bigint, p_pricing jsonb
+) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     v_id bigint;
 BEGIN
@@ -112,11 +119,15 @@ BEGIN
     RETURN v_id;
 END $$;
 
--- First half of creating a team: everything but the key and the credits, invisible (`creating`) until `activate_team`.
--- `p_attempt` names the request; for `p_lease_seconds` no other may take over. `p_spec` is the request with its defaults filled in:
--- {organization_id, team_id, team_alias, model_groups, access_groups, default_model_group, budget_mode, credit_limit,
---  max_budget, budget_duration, rpm_limit, tpm_limit, billing_mode, credits_per_dollar, tokens_per_credit, pricing, webhook_url}.
--- `resumed` in the answer: an earlier attempt got stuck here, and LiteLLM may hold leftovers of it under the same marker.
+-- First half of creating a team: everything but the key and the credits. The team is invisible (status `creating`)
+-- until `activate_team`.
+-- `p_attempt` identifies the request; for `p_lease_seconds` no other may take over. `p_spec` is the request with its
+-- defaults filled in:
+--   {organization_id, team_id, team_alias, model_groups, access_groups, default_model_group, budget_mode, credit_limit,
+--   max_budget, budget_duration, rpm_limit, tpm_limit, billing_mode, credits_per_dollar, tokens_per_credit, pricing,
+--   webhook_url}
+-- `resumed` in the answer: an earlier attempt got stuck here, and LiteLLM may hold leftovers of it under the same
+-- marker.
 CREATE OR REPLACE FUNCTION begin_team(p_attempt uuid, p_lease_seconds integer, p_spec json, p_metadata json)
 RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -128,8 +139,9 @@ DECLARE
     v_resumed boolean := false;
 BEGIN
     PERFORM get_organization(p_spec ->> 'organization_id');
-    -- Waits for a deletion of the organization that is under way.
-    PERFORM FROM organizations WHERE organization_id = p_spec ->> 'organization_id' AND status <> 'deleted' FOR KEY SHARE;
+    -- Waits for a concurrent deletion of the organization.
+    PERFORM FROM organizations
+    WHERE organization_id = p_spec ->> 'organization_id' AND status <> 'deleted' FOR KEY SHARE;
     IF NOT FOUND THEN
         PERFORM get_organization(p_spec ->> 'organization_id');
     END IF;
@@ -150,8 +162,8 @@ BEGIN
         v_default := (named_model_group(p_spec ->> 'default_model_group')).model_group_id;
     END IF;
     INSERT INTO teams (team_id, organization_id, team_alias, creation_attempt, creation_lease, litellm_marker,
-                       default_model_group_id, terms_id, webhook_url, litellm_max_budget, litellm_budget_duration, litellm_rpm_limit,
-                       litellm_tpm_limit, metadata)
+                       default_model_group_id, terms_id, webhook_url, litellm_max_budget, litellm_budget_duration,
+                       litellm_rpm_limit, litellm_tpm_limit, metadata)
     VALUES (v_team_id, p_spec ->> 'organization_id', p_spec ->> 'team_alias', p_attempt,
             now() + make_interval(secs => p_lease_seconds), v_marker, v_default,
             terms_of(p_spec ->> 'billing_mode', (p_spec ->> 'credits_per_dollar')::numeric,
@@ -177,10 +189,11 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION begin_team TO llm_jobs_application;
 
--- Second half: LiteLLM has the team as `begin_team` answered it (`p_version`), and made the key. The credits are allocated, and the ledger gets its first row.
--- The same attempt again gets the same answer, in case the first one was lost on its way.
+-- Second half: LiteLLM has version `p_version` of the team and has made its key. Allocates the credits, which is the
+-- first row of the ledger. Repeating the same attempt gets the same answer, in case the first answer was lost.
 CREATE OR REPLACE FUNCTION activate_team(
-    p_attempt uuid, p_team_id text, p_version bigint, p_litellm_alias text, p_key_hash bytea, p_hint text, p_credits bigint
+    p_attempt uuid, p_team_id text, p_version bigint, p_litellm_alias text, p_key_hash bytea, p_hint text,
+    p_credits bigint
 ) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -202,9 +215,10 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION activate_team TO llm_jobs_application;
 
--- The attempt failed before its second half. `p_clean`: LiteLLM holds nothing of it, so it never was; otherwise a repeat may take
--- over at once. Answers whether the attempt was still the one at it.
-CREATE OR REPLACE FUNCTION abandon_team(p_attempt uuid, p_team_id text, p_clean boolean) RETURNS boolean LANGUAGE plpgsql
+-- The attempt failed before its second half. `p_clean`: LiteLLM holds nothing of it, so the team is deleted; otherwise
+-- another attempt may take over at once. Answers whether the attempt was still the current one.
+CREATE OR REPLACE FUNCTION abandon_team(p_attempt uuid, p_team_id text, p_clean boolean)
+RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     IF p_clean THEN
@@ -217,7 +231,7 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION abandon_team TO llm_jobs_application;
 
--- What a change of a team answers: the team, and what LiteLLM is to be told of it.
+-- The answer to a change of a team: the team and its desired state in LiteLLM.
 CREATE OR REPLACE FUNCTION changed_team(p_team_id text) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_litellm json := litellm_changed(ARRAY[p_team_id]) -> 0;
@@ -247,7 +261,7 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION set_team_access_groups TO llm_jobs_application;
 
--- `p_fields` holds what changes, of what `begin_team` takes, and `metadata`. Jobs that exist keep their terms.
+-- `p_fields` holds the changes: `metadata` and the members that `begin_team` takes. Existing jobs keep their terms.
 CREATE OR REPLACE FUNCTION update_team(p_team_id text, p_fields json) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -260,8 +274,10 @@ BEGIN
     v_default := v_team.default_model_group_id;
     UPDATE credit_accounts
     SET budget_mode = coalesce(p_fields ->> 'budget_mode', budget_mode),
-        credit_limit = CASE WHEN p_fields -> 'credit_limit' IS NULL THEN credit_limit ELSE (p_fields ->> 'credit_limit')::bigint END,
-        -- Where the new limit is already passed, nothing new starts until it is topped up.
+        credit_limit = CASE WHEN p_fields -> 'credit_limit' IS NULL THEN credit_limit
+                            ELSE (p_fields ->> 'credit_limit')::bigint END,
+        -- If the balance is already below the new limit, this lets the change pass; no job can be opened until it is
+        -- topped up.
         overdraft = 9000000000000000000
     WHERE team_id = p_team_id;
     UPDATE credit_accounts SET overdraft = greatest(0, floor - (allocated - used - held)) WHERE team_id = p_team_id;
@@ -284,7 +300,8 @@ BEGIN
             coalesce(p_fields ->> 'billing_mode', v_terms.billing_mode),
             coalesce((p_fields ->> 'credits_per_dollar')::numeric, v_terms.credits_per_dollar),
             coalesce((p_fields ->> 'tokens_per_credit')::bigint, v_terms.tokens_per_credit),
-            CASE WHEN p_fields -> 'pricing' IS NULL THEN v_terms.pricing ELSE nullif((p_fields -> 'pricing')::jsonb, 'null') END),
+            CASE WHEN p_fields -> 'pricing' IS NULL THEN v_terms.pricing
+                 ELSE nullif((p_fields -> 'pricing')::jsonb, 'null') END),
         webhook_url = CASE WHEN p_fields -> 'webhook_url' IS NULL THEN webhook_url ELSE p_fields ->> 'webhook_url' END,
         litellm_max_budget = CASE WHEN p_fields -> 'max_budget' IS NULL THEN litellm_max_budget
                                   ELSE (p_fields ->> 'max_budget')::numeric END,
@@ -312,9 +329,9 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION set_team_status TO llm_jobs_application;
 
--- The team goes out of sight with its keys; its ledger and what it used stay, and its id stays taken. What it has open is cancelled by
--- `cancel_open_jobs` then, when nothing new can be opened any more. Until LiteLLM is known to have deleted it, too (`litellm_synced`), the
--- same request again goes on where this one ended.
+-- Hides the team and revokes its keys. Its ledger and usage are kept, and its id stays taken. Afterwards, when nothing
+-- new can be opened any more, `cancel_open_jobs` cancels what is open. Until LiteLLM is known to have deleted the team,
+-- too (`litellm_synced`), repeating the request continues where the earlier one stopped.
 CREATE OR REPLACE FUNCTION delete_team(p_team_id text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -340,20 +357,21 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION delete_team TO llm_jobs_application;
 
--- Cancels all that a deleted team has open, and ends its refills. Answers how many jobs that were.
+-- Cancels all open jobs of a deleted team and ends its refills. Answers how many jobs it cancelled.
 CREATE OR REPLACE FUNCTION cancel_open_jobs(p_team_id text) RETURNS bigint LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_cancelled bigint;
 BEGIN
-    -- The jobs before the account, as everywhere.
-    PERFORM FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress') ORDER BY job_id FOR NO KEY UPDATE;
+    -- Jobs are locked before the account, as everywhere.
+    PERFORM FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
+    ORDER BY job_id FOR NO KEY UPDATE;
     PERFORM sweep_team(p_team_id);
-    -- Waits for whoever still creates a job.
+    -- Waits for transactions that are still creating a job.
     UPDATE credit_accounts SET refill_due = NULL WHERE team_id = p_team_id;
     SELECT count(complete_job('system', job_id, 'cancelled', '{}', 'The team was deleted')) INTO v_cancelled
     FROM (SELECT job_id FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
-          -- One that was only just created can be in nobody's hands but those of who completes it at this moment.
+          -- A job that was created just now can only be locked by a transaction that is ending it, so it is skipped.
           ORDER BY job_id FOR NO KEY UPDATE SKIP LOCKED) AS open_jobs;
     RETURN v_cancelled;
 END $$;

@@ -1,20 +1,21 @@
--- What is overdue.
+-- Sweeping: ending what is overdue.
 
--- Ends what is overdue in a team: jobs past their deadline expire and give back their hold, calls past theirs are abandoned, and
--- automatic refills that are due are made, one for each period. Everything that shows or uses a team's credits begins with it.
--- Costs three index look-ups when nothing is due. Answers how many jobs expired.
+-- Sweeps a team: jobs past their deadline expire and release their reservation, calls past their deadline are
+-- abandoned, and automatic refills that are due are made, one for each period. Everything that shows or uses a team's
+-- credits calls this first. Costs three index look-ups when nothing is due. Answers how many jobs expired.
 CREATE OR REPLACE FUNCTION sweep_team(p_team_id text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
-    -- No job is open for longer than 30 days: older months need no look.
+    -- No job is open for longer than 30 days, so older months need not be searched.
     v_oldest uuid := uuid_v7_floor(now() - interval '32 days');
-    v_groups text[];
-    v_of_calls uuid[];
-    v_jobs uuid[];
+    -- One entry for each call that this abandons: its model group and its job.
+    v_abandoned_groups text[];
+    v_jobs_of_abandoned uuid[];
+    v_expired_jobs uuid[];
 BEGIN
     IF NOT something_is_overdue(p_team_id, v_oldest) THEN
         RETURN 0;
     END IF;
-    -- Before anything that is counted, which others do while they have the account.
+    -- The account is locked before the counters, since other transactions update counters while they have it locked.
     PERFORM FROM credit_accounts WHERE team_id = p_team_id FOR NO KEY UPDATE;
     WITH overdue AS (
         SELECT job_id, call_id FROM calls
@@ -25,42 +26,46 @@ BEGIN
         FROM overdue o WHERE c.job_id = o.job_id AND c.call_id = o.call_id AND c.job_id >= v_oldest
         RETURNING c.model_group, c.job_id
     )
-    SELECT array_agg(model_group), array_agg(job_id) INTO v_groups, v_of_calls FROM ended;
+    SELECT array_agg(model_group), array_agg(job_id) INTO v_abandoned_groups, v_jobs_of_abandoned FROM ended;
 
     WITH overdue AS (
         SELECT job_id FROM jobs
-        WHERE team_id = p_team_id AND status IN ('pending', 'in_progress') AND expires_at <= now() AND job_id >= v_oldest
+        WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
+          AND expires_at <= now() AND job_id >= v_oldest
         FOR UPDATE SKIP LOCKED
     ), ended AS (
         UPDATE jobs j SET status = 'expired', completed_at = j.expires_at
         FROM overdue o WHERE j.job_id = o.job_id AND j.job_id >= v_oldest
         RETURNING j.job_id
     )
-    SELECT array_agg(job_id) INTO v_jobs FROM ended;
-    IF v_jobs IS NOT NULL THEN
-        UPDATE credit_accounts SET held = held - cardinality(v_jobs),
-            overdraft = greatest(0, floor - (allocated - used - held) - cardinality(v_jobs))
+    SELECT array_agg(job_id) INTO v_expired_jobs FROM ended;
+    IF v_expired_jobs IS NOT NULL THEN
+        UPDATE credit_accounts SET held = held - cardinality(v_expired_jobs),
+            overdraft = greatest(0, floor - (allocated - used - held) - cardinality(v_expired_jobs))
         WHERE team_id = p_team_id;
     END IF;
     PERFORM refill(p_team_id) FROM credit_accounts WHERE team_id = p_team_id AND refill_due <= now();
-    IF v_jobs IS NOT NULL OR v_of_calls IS NOT NULL THEN
-        PERFORM count_overdue(p_team_id, v_jobs, v_of_calls, v_oldest);
+    IF v_expired_jobs IS NOT NULL OR v_jobs_of_abandoned IS NOT NULL THEN
+        PERFORM count_overdue(p_team_id, v_expired_jobs, v_jobs_of_abandoned, v_oldest);
     END IF;
-    IF v_groups IS NOT NULL THEN
-        PERFORM count_closed_calls(v_groups, true);
+    IF v_abandoned_groups IS NOT NULL THEN
+        PERFORM count_closed_calls(v_abandoned_groups, true);
     END IF;
-    RETURN coalesce(cardinality(v_jobs), 0);
+    RETURN coalesce(cardinality(v_expired_jobs), 0);
 END $$;
 
-CREATE OR REPLACE FUNCTION something_is_overdue(p_team_id text, p_oldest uuid) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION something_is_overdue(p_team_id text, p_oldest uuid)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN EXISTS (SELECT FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress') AND expires_at <= now()
-                   AND job_id >= p_oldest)
-        OR EXISTS (SELECT FROM calls WHERE team_id = p_team_id AND status = 'open' AND deadline <= now() AND job_id >= p_oldest)
+    RETURN EXISTS (SELECT FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
+                   AND expires_at <= now() AND job_id >= p_oldest)
+        OR EXISTS (SELECT FROM calls WHERE team_id = p_team_id AND status = 'open'
+                   AND deadline <= now() AND job_id >= p_oldest)
         OR EXISTS (SELECT FROM credit_accounts WHERE team_id = p_team_id AND refill_due <= now());
 END $$;
 
--- The same for several teams. Their accounts are locked first, so that nobody waits for one who waits for the next.
+-- Sweeps several teams. All accounts are locked first, in the order of their ids, so that two transactions can't
+-- deadlock.
 CREATE OR REPLACE FUNCTION sweep_teams(p_teams text[]) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     v_oldest uuid := uuid_v7_floor(now() - interval '32 days');
@@ -70,7 +75,7 @@ BEGIN
     RETURN (SELECT coalesce(sum(sweep_team(team_id)), 0) FROM (SELECT unnest(v_due) AS team_id ORDER BY 1) AS due);
 END $$;
 
--- Ends what is overdue in all teams, and forgets what was said long enough ago. Answers how many jobs expired.
+-- Sweeps all teams, and deletes stored messages that have expired. Answers how many jobs expired.
 CREATE OR REPLACE FUNCTION expire_jobs() RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE

@@ -87,7 +87,7 @@ const MUTANTS: [Mutant; 28] = [
     Mutant {
         name: "a job that expired keeps its credit",
         breaks: &[ACCOUNT],
-        changes: &[(UPKEEP, "SET held = held - cardinality(v_jobs),", "SET held = held,")],
+        changes: &[(UPKEEP, "SET held = held - cardinality(v_expired_jobs),", "SET held = held,")],
     },
     Mutant {
         name: "a job past its deadline takes calls",
@@ -197,12 +197,12 @@ const MUTANTS: [Mutant; 28] = [
     Mutant {
         name: "a call that its job's end has cancelled is not counted in the usage",
         breaks: &[USAGE],
-        changes: &[(JOBS, "coalesce(cardinality(v_closed), 0));", "0);")],
+        changes: &[(JOBS, "coalesce(cardinality(v_cancelled_groups), 0));", "0);")],
     },
     Mutant {
         name: "an abandoned call is not counted in the usage",
         breaks: &[USAGE],
-        changes: &[(COUNTS, ", calls = u.calls + o.calls\n", "\n")],
+        changes: &[(COUNTS, ", calls = u.calls + ended.calls\n", "\n")],
     },
     Mutant {
         name: "an overdue call is never abandoned",
@@ -227,7 +227,7 @@ const MUTANTS: [Mutant; 28] = [
         breaks: &[REFILL],
         changes: &[(
             REFILLS,
-            "PERFORM post_transaction(p_team_id, 'refill', v_account.refill_amount, format('Automatic %s refill', v_account.refill_period),\n                                 NULL, json_build_object('due', rfc3339(v_account.refill_due)));",
+            "PERFORM post_transaction(p_team_id, 'refill', v_account.refill_amount,\n                                 format('Automatic %s refill', v_account.refill_period),\n                                 NULL, json_build_object('due', rfc3339(v_account.refill_due)));",
             "UPDATE credit_accounts SET allocated = allocated + v_account.refill_amount WHERE team_id = p_team_id;",
         )],
     },
