@@ -61,7 +61,7 @@ CREATE OR REPLACE FUNCTION job_sums(j jobs) RETURNS json LANGUAGE sql IMMUTABLE 
         'avg_latency_ms', job_latency(j))
 $$;
 
--- The same, with what the job cost in credits.
+-- The members of `job_sums`, and what the job cost in credits.
 CREATE OR REPLACE FUNCTION job_costs(j jobs, p_charged bigint, p_remaining bigint)
 RETURNS json LANGUAGE sql IMMUTABLE AS $$
     SELECT json_build_object(

@@ -11,7 +11,7 @@ BEGIN
     RETURN v_row;
 END $$;
 
--- The same, locked against concurrent changes.
+-- Like `existing_team`, and locks the team against concurrent changes.
 CREATE OR REPLACE FUNCTION locked_team(p_team_id text) RETURNS teams LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM teams WHERE team_id = p_team_id FOR NO KEY UPDATE;
