@@ -1,22 +1,23 @@
--- The tables of version 0.2.0. What they guarantee by themselves is in the named constraints; everything else is kept by the
--- functions, which are the only writers.
+-- The tables of version 0.2.0. Named constraints state what the tables guarantee by themselves; the functions, which
+-- are the only writers, ensure everything else.
 --
--- Frozen with that version: a change of a table is another file beside this one.
+-- This file is frozen with that version: to change a table, add another file beside this one.
 --
--- Times are timestamptz. Money is numeric; NULL means unknown, never 0. Metadata is `json`, not `jsonb`: it goes back to its
--- owner exactly as it came.
+-- Times are timestamptz. Money is numeric; NULL means unknown, never 0. Metadata is `json`, not `jsonb`, so that
+-- callers get it back exactly as they sent it.
 
--- The application connects as a member of this role, which may call the functions that are granted to it and nothing else. Roles
--- belong to the whole server.
+-- The application connects as a member of this role, which may call the functions that are granted to it and nothing
+-- else. Roles belong to the whole server, so it may exist already.
 DO $$ BEGIN
     CREATE ROLE llm_jobs_application NOLOGIN;
 EXCEPTION
-    -- The latter: another database of this server is being migrated at the same time.
+    -- unique_violation: another database of this server is being migrated at the same time.
     WHEN duplicate_object OR unique_violation THEN NULL;
     WHEN insufficient_privilege THEN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'llm_jobs_application') THEN
             RAISE EXCEPTION 'the role llm_jobs_application does not exist, and % may not create it', current_user
-                USING HINT = 'Let a role that may do so run CREATE ROLE llm_jobs_application NOLOGIN, then migrate again.';
+                USING HINT =
+                    'Let a role that may do so run CREATE ROLE llm_jobs_application NOLOGIN, then migrate again.';
         END IF;
 END $$;
 
@@ -32,7 +33,7 @@ CREATE TABLE organizations (
     CONSTRAINT organization_status_valid CHECK (status IN ('active', 'deleted'))
 );
 
--- A model group is what teams see in place of models.
+-- A model group is what teams see instead of models.
 CREATE TABLE model_groups (
     model_group_id uuid PRIMARY KEY,
     group_name text NOT NULL,
@@ -47,7 +48,8 @@ CREATE TABLE model_groups (
     CONSTRAINT model_group_status_valid CHECK (status IN ('active'))
 );
 
--- The models of a group, tried in order of priority, lowest first. `config`: default call parameters for that model.
+-- The models of a group, tried in order of priority, lowest first. `config` holds default call parameters for the
+-- model.
 CREATE TABLE model_group_models (
     model_group_id uuid NOT NULL REFERENCES model_groups ON DELETE CASCADE,
     priority integer NOT NULL,
@@ -79,12 +81,15 @@ CREATE TABLE model_access_group_members (
 );
 CREATE INDEX model_access_group_members_by_group ON model_access_group_members (model_group_id);
 
--- What a job costs its customer: how many credits, and beside them what revenue the seller books. Rows never change and are shared by
--- all teams with the same terms; a job keeps those that its team had when it was created.
---   job_based: 1 credit a job;  consumption_usd: `credits_per_dollar` for what LiteLLM charged;  consumption_tokens: 1 credit for
---   `tokens_per_credit` tokens.
--- `pricing`: NULL, or {mode: flat, price_per_job_usd} | {mode: markup, markup_percent}
---   | {mode: tiered, tiers: [{up_to, price_per_job_usd}]}, tiers ascending and the last `up_to` null.
+-- What a job costs its customer: credits, and the revenue that the seller books in addition to them. Rows never change
+-- and are shared by all teams with the same terms; a job keeps the terms that its team had when the job was created.
+--   job_based: 1 credit for each job
+--   consumption_usd: `credits_per_dollar` credits for each dollar that LiteLLM charged
+--   consumption_tokens: 1 credit for each `tokens_per_credit` tokens
+-- `pricing` is NULL or one of
+--   {mode: flat, price_per_job_usd}
+--   {mode: markup, markup_percent}
+--   {mode: tiered, tiers: [{up_to, price_per_job_usd}]}, with ascending tiers, the last `up_to` being null
 CREATE TABLE terms (
     terms_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     billing_mode text NOT NULL,
@@ -96,12 +101,15 @@ CREATE TABLE terms (
     CONSTRAINT conversion_positive CHECK (credits_per_dollar > 0 AND tokens_per_credit > 0)
 );
 
--- `creating`: LiteLLM is being told; nobody sees the team yet, and a repeat of the request redoes it.
--- `creation_attempt` and `creation_lease` say which request is (or was) at it, and until when no other may take over.
--- `litellm_marker` is in the metadata of the team in LiteLLM: only what carries it was made for this row.
+-- While its status is `creating`, a team is being created in LiteLLM. It is not visible yet, and repeating the request
+-- starts over.
+-- `creation_attempt` is the request that creates (or created) the team; until `creation_lease` no other request may
+-- take over.
+-- `litellm_marker` is stored in the metadata of the team in LiteLLM and identifies what was made for this row.
 --
--- The `litellm_*` columns say what LiteLLM is to know. `litellm_version` counts changes of that, `litellm_synced_version` is the
--- newest one that LiteLLM is known to have been told: where they differ, it has to be told again.
+-- The `litellm_*` columns are the desired state of the team in LiteLLM. `litellm_version` counts the changes of it, and
+-- `litellm_synced_version` is the newest version that LiteLLM is known to have: while they differ, LiteLLM has to be
+-- synchronized.
 CREATE TABLE teams (
     team_id text PRIMARY KEY,
     organization_id text NOT NULL REFERENCES organizations,
@@ -144,10 +152,11 @@ CREATE TABLE team_access_groups (
 );
 CREATE INDEX team_access_groups_by_group ON team_access_groups (access_group_id);
 
--- Virtual keys, by SHA-256. The key itself is kept nowhere; `hint` is its last four characters.
--- A key without a digest is being made: LiteLLM is asked for it under the alias `litellm_alias`, by which what is left of a request
--- that died half way is found there.
--- `revoked_at` may lie ahead: until then a replaced key still works. `litellm_deleted`: it is known to be gone there, too.
+-- Virtual keys, identified by their SHA-256. The key itself is stored nowhere; `hint` is its last four characters.
+-- A key without `key_hash` is being made: LiteLLM is asked for it under the alias `litellm_alias`, by which leftovers
+-- of a request that died half-way can be found there.
+-- `revoked_at` may lie in the future: until then a replaced key still works. `litellm_deleted`: LiteLLM is known to
+-- have deleted the key, too.
 CREATE TABLE virtual_keys (
     key_id uuid PRIMARY KEY,
     team_id text NOT NULL REFERENCES teams ON DELETE CASCADE,
@@ -164,12 +173,14 @@ CREATE TABLE virtual_keys (
 );
 CREATE INDEX virtual_keys_by_team ON virtual_keys (team_id);
 
--- One row a team, the projection of its ledger and of the holds of its open jobs, changed in the same statement as they are.
+-- One row for each team: a projection of its ledger and of the reservations of its open jobs, updated in the same
+-- statement as they are. `held` is the number of reserved credits.
 --   remaining = allocated - used;  available = remaining - held
--- `floor` is how far `available` may fall: 0 in hard mode; -credit_limit, or without end (NULL), in soft mode.
--- `overdraft` is how far it is below that, by what a consumption was charged in full: holds never use it.
--- Automatic refills are due at `refill_start` plus 1, 2, 3 … periods; `refills` counts those applied since, `refill_due` is when the
--- next one is (NULL: none will be).
+-- `floor` is how far `available` may fall: 0 in hard mode; in soft mode -credit_limit, or NULL for no limit.
+-- `overdraft` is how far `available` is below `floor`, after consumption that was charged in full; reservations never
+-- use it.
+-- Automatic refills are due 1, 2, 3 … periods after `refill_start`. `refills` counts those made since then;
+-- `refill_due` is when the next one is due (NULL: never).
 CREATE TABLE credit_accounts (
     team_id text PRIMARY KEY REFERENCES teams ON DELETE CASCADE,
     allocated bigint NOT NULL DEFAULT 0,
@@ -195,12 +206,12 @@ CREATE TABLE credit_accounts (
     CONSTRAINT refill_period_valid CHECK (refill_period IN ('daily', 'weekly', 'monthly'))
 );
 
--- By month of creation, which a UUIDv7 begins with, so that an old month goes by dropping its tables. The sums over a job's calls are
--- kept with it.
+-- Partitioned by month of creation, which a UUIDv7 begins with, so that an old month is deleted by dropping its tables.
+-- Each job carries the sums over its calls.
 CREATE TABLE jobs (
     job_id uuid PRIMARY KEY,
     team_id text NOT NULL REFERENCES teams,
-    -- No foreign key: it is the team's, no row of `terms` ever changes or goes, and each job would lock one that all teams share.
+    -- No foreign key: rows of `terms` never change or disappear, and checking it would lock a row that all teams share.
     terms_id bigint NOT NULL,
     user_id text,
     job_type text NOT NULL,
@@ -208,7 +219,7 @@ CREATE TABLE jobs (
     metadata json NOT NULL,
     error_message text,
     credit_applied boolean NOT NULL DEFAULT false,
-    -- What the customer is charged for it beside the credits; NULL where its terms have no pricing.
+    -- What the customer is charged in addition to credits; NULL where the terms have no pricing.
     revenue_usd numeric,
     total_calls bigint NOT NULL DEFAULT 0,
     successful_calls bigint NOT NULL DEFAULT 0,
@@ -222,18 +233,19 @@ CREATE TABLE jobs (
     started_at timestamptz,
     completed_at timestamptz,
     expires_at timestamptz NOT NULL,
-    -- What completing answered, so that the same request again gets the same answer.
+    -- The answer to completing the job, so that repeating the request gets the same answer.
     completion json,
-    CONSTRAINT job_status_valid CHECK (status IN ('pending', 'in_progress', 'completed', 'failed', 'cancelled', 'expired')),
+    CONSTRAINT job_status_valid
+        CHECK (status IN ('pending', 'in_progress', 'completed', 'failed', 'cancelled', 'expired')),
     CONSTRAINT job_end_is_dated CHECK ((completed_at IS NULL) = (status IN ('pending', 'in_progress'))),
     CONSTRAINT only_completed_jobs_are_charged CHECK (status = 'completed' OR NOT credit_applied)
 ) PARTITION BY RANGE (job_id);
--- UUIDv7 sorts by time of creation, so this is also the order of the list.
+-- UUIDv7 sorts by time of creation, so this is also the order of lists.
 CREATE INDEX jobs_by_team ON jobs (team_id, job_id);
 CREATE INDEX jobs_by_user ON jobs (team_id, user_id, job_id) WHERE user_id IS NOT NULL;
 CREATE INDEX open_jobs_by_deadline ON jobs (team_id, expires_at) WHERE status IN ('pending', 'in_progress');
 
--- Every change of a balance, append-only. `entry` counts 1, 2, 3 … within a team and is the order in which they happened.
+-- Every change of a balance, append-only. `entry` counts 1, 2, 3 … within a team, in the order of the changes.
 CREATE TABLE credit_transactions (
     team_id text NOT NULL REFERENCES credit_accounts,
     entry bigint NOT NULL,
@@ -262,13 +274,13 @@ CREATE TRIGGER ledger_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON cred
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- `open` → `succeeded | failed | cancelled | abandoned`.
--- A call ends once (`ended_at`) and is settled once (`settled_at`: what it used is written). A call that its job's end or its deadline
--- closed may still be settled later; then only what it used is added.
--- By month of its job.
+-- A call ends once (`ended_at`) and is settled once (`settled_at`: its usage is recorded). A call that was closed by
+-- its job's end or by its deadline may still be settled later; that only adds its usage.
+-- Partitioned by the month of its job.
 CREATE TABLE calls (
     call_id uuid NOT NULL,
     job_id uuid NOT NULL,
-    -- Its job's. No foreign key: each call would lock the team's row.
+    -- The team of the job. No foreign key: checking it would make every call lock the row of the team.
     team_id text NOT NULL,
     model_group text NOT NULL,
     purpose text,
@@ -284,28 +296,30 @@ CREATE TABLE calls (
     total_tokens bigint NOT NULL DEFAULT 0,
     cost_usd numeric,
     latency_ms bigint,
-    -- What was tried, in order: [{model, outcome, status?, reason?, latency_ms}]. The last one answered, if any did.
+    -- The attempts in order: [{model, outcome, status?, reason?, latency_ms}]. If any model answered, it is the last
+    -- one.
     attempts json NOT NULL DEFAULT '[]',
     error text,
     CONSTRAINT call_status_valid CHECK (status IN ('open', 'succeeded', 'failed', 'cancelled', 'abandoned')),
     CONSTRAINT call_end_is_dated CHECK ((ended_at IS NULL) = (status = 'open')),
     CONSTRAINT call_usage_not_negative
-        CHECK (prompt_tokens >= 0 AND completion_tokens >= 0 AND total_tokens >= 0 AND cost_usd >= 0 AND latency_ms >= 0),
+        CHECK (prompt_tokens >= 0 AND completion_tokens >= 0 AND total_tokens >= 0
+               AND cost_usd >= 0 AND latency_ms >= 0),
     PRIMARY KEY (job_id, call_id)
 ) PARTITION BY RANGE (job_id);
 CREATE INDEX open_calls_by_deadline ON calls (team_id, deadline) WHERE status = 'open';
 
--- What has no month's table.
+-- Rows for which there is no month's table.
 CREATE TABLE jobs_other PARTITION OF jobs DEFAULT;
 CREATE TABLE calls_other PARTITION OF calls DEFAULT;
 
--- What a settling changed, for the functions that count it.
+-- What the settling of a call changed, for the functions that update the counters.
 CREATE TYPE settling AS (
-    team_id text, job_id uuid, job_type text, model_group text, model text, ended_as text, first boolean, priced integer,
-    tokens bigint, cost_usd numeric, revenue_usd numeric, latency_ms bigint
+    team_id text, job_id uuid, job_type text, model_group text, model text, ended_as text, first boolean,
+    priced integer, tokens bigint, cost_usd numeric, revenue_usd numeric, latency_ms bigint
 );
 
--- What was said in calls, where the deployment keeps that, and only until `expires_at`.
+-- The messages and responses of calls, where the deployment stores them, until `expires_at`.
 CREATE TABLE call_messages (
     job_id uuid NOT NULL,
     call_id uuid NOT NULL,
@@ -316,13 +330,13 @@ CREATE TABLE call_messages (
 );
 CREATE INDEX call_messages_by_age ON call_messages (expires_at);
 
--- What teams have used, by the day (UTC) on which a job was created: whatever becomes of a job later counts there. Kept in the
--- statements that change jobs and calls, so that reports never scan those.
+-- The usage of teams by the day (UTC) on which a job was created: whatever happens to the job later counts on that day.
+-- Updated in the statements that change jobs and calls, so that reports never scan those.
 CREATE TABLE usage_days (
     team_id text NOT NULL REFERENCES teams ON DELETE CASCADE,
     day date NOT NULL,
     job_type text NOT NULL,
-    -- Jobs: those that have not ended, and the others by how they did.
+    -- Jobs that are open, and ended jobs by their status.
     open_jobs bigint NOT NULL DEFAULT 0,
     completed bigint NOT NULL DEFAULT 0,
     failed bigint NOT NULL DEFAULT 0,
@@ -339,7 +353,7 @@ CREATE TABLE usage_days (
     PRIMARY KEY (team_id, day, job_type)
 ) WITH (fillfactor = 70);
 
--- The same by the model that answered, or was tried last.
+-- The same by the model that answered or, if none did, was tried last.
 CREATE TABLE usage_models (
     team_id text NOT NULL REFERENCES teams ON DELETE CASCADE,
     day date NOT NULL,
@@ -350,7 +364,8 @@ CREATE TABLE usage_models (
     PRIMARY KEY (team_id, day, model)
 ) WITH (fillfactor = 70);
 
--- Totals since ever for the metrics. Each is spread over rows by connection (`my_shard`), so that calls don't wait for each other.
+-- All-time totals for the metrics. Each is spread over several rows (see `my_shard`), so that concurrent calls don't
+-- wait for each other.
 CREATE TABLE job_totals (
     shard integer PRIMARY KEY,
     created bigint NOT NULL DEFAULT 0,
@@ -360,7 +375,8 @@ CREATE TABLE job_totals (
     expired bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
--- `latency_counts[i]`: calls that took up to the i-th bound of `latency_bounds()`, and longer than the one before; the last: longer than all.
+-- `latency_counts[i]`: the calls that took longer than bound i - 1 of `latency_bounds()`, and no longer than bound i.
+-- The last entry counts those that took longer than the last bound.
 CREATE TABLE call_totals (
     model_group text NOT NULL,
     shard integer NOT NULL,
@@ -375,10 +391,11 @@ CREATE TABLE call_totals (
     PRIMARY KEY (model_group, shard)
 ) WITH (fillfactor = 50);
 
--- What a team's seller should know. With a webhook, delivered at least once: `delivered_at` is when somebody took it.
+-- What the seller should know about a team. Alerts with a webhook are delivered at least once; `delivered_at` is when
+-- the receiver accepted the alert.
 CREATE TABLE alerts (
     alert_id uuid PRIMARY KEY,
-    -- The order in which they were raised: ids of one millisecond have none.
+    -- The order in which alerts were raised, which ids made in the same millisecond don't give.
     entry bigint GENERATED ALWAYS AS IDENTITY,
     team_id text NOT NULL REFERENCES teams ON DELETE CASCADE,
     kind text NOT NULL,
@@ -392,11 +409,12 @@ CREATE TABLE alerts (
     CONSTRAINT alert_kind_valid CHECK (kind IN ('credits_80_percent', 'credits_100_percent', 'team_suspended'))
 );
 CREATE INDEX alerts_by_team ON alerts (team_id, entry);
-CREATE INDEX undelivered_alerts ON alerts (team_id, next_attempt_at) WHERE delivered_at IS NULL AND webhook_url IS NOT NULL;
+CREATE INDEX undelivered_alerts ON alerts (team_id, next_attempt_at)
+    WHERE delivered_at IS NULL AND webhook_url IS NOT NULL;
 
--- Requests with an Idempotency-Key, for 24 hours: who asked, a digest of the key (the key itself is not kept), a digest of the
--- request, and the answer once there is one. Until then `attempt` is whose work it is, and `claimed_until` says how long a repeat has to
--- wait at most.
+-- Requests with an Idempotency-Key, kept for 24 hours: the caller, digests of the key (which is not stored itself) and
+-- of the request, and the answer once there is one. Until then `attempt` is the attempt that works on it, and
+-- `claimed_until` is when a repeat may take over.
 CREATE TABLE idempotency_keys (
     caller text NOT NULL,
     key_hash bytea NOT NULL,
