@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: the targets in `fuzz/`, for a bounded time.
 //!
-//! It runs what cargo-fuzz builds, two at a time on two cores. What the fuzzer learns stays in `target/fuzz`; only the inputs that are
-//! kept on purpose are in `fuzz/corpus`. A finding is an input under `fuzz/artifacts`.
+//! It runs what cargo-fuzz builds, two at a time on two cores. What the fuzzer learns stays in `target/fuzz`; only the
+//! inputs that are kept on purpose are in `fuzz/corpus`. A finding is an input under `fuzz/artifacts`.
 
 use crate::{processes, processes::Process, progress, project, tools};
 use anyhow::{Context, Result, bail};

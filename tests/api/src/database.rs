@@ -51,7 +51,8 @@ impl Database {
         connect(&self.config).await.expect("a connection")
     }
 
-    /// Every row of every table as text, so that a test can see that nothing changed. When keys were last used is left out.
+    /// Every row of every table as text, so that a test can see that nothing changed. When keys were last used is left
+    /// out.
     pub async fn everything(&self) -> String {
         let tables = "SELECT quote_ident(relname) FROM pg_stat_user_tables ORDER BY 1";
         let mut all = String::new();

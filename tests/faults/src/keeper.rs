@@ -8,8 +8,8 @@ type Order<T> = Box<dyn FnOnce(&mut T) + Send>;
 
 /// Something that is made, used and dropped on one thread, which lasts as long as it.
 ///
-/// Programs that [`private_postgres::processes`] starts end with the thread that started them, and working with them blocks; both makes
-/// a test's own threads unfit.
+/// Programs that [`private_postgres::processes`] starts end with the thread that started them, and working with them
+/// blocks; both makes a test's own threads unfit.
 pub(crate) struct Keeper<T> {
     orders: Option<mpsc::Sender<Order<T>>>,
     thread: Option<thread::JoinHandle<()>>,

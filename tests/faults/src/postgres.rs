@@ -13,7 +13,8 @@ use std::{
 use tempfile::TempDir;
 use tokio_postgres::Config;
 
-/// A server that may be killed, and starts again on the same port with what was committed. Dropping it ends it and removes its data.
+/// A server that may be killed, and starts again on the same port with what was committed. Dropping it ends it and
+/// removes its data.
 pub struct Postgres {
     // Dropped before the folder.
     keeper: Keeper<Kept>,
@@ -32,7 +33,8 @@ struct Kept {
 pub enum Disk {
     /// Where temporary files are.
     Usual,
-    /// On a disk of its own of so many bytes, which [`Postgres::fill_disk`] can fill. Only root can make one, and only on Linux.
+    /// On a disk of its own of so many bytes, which [`Postgres::fill_disk`] can fill. Only root can make one, and only
+    /// on Linux.
     Small(u64),
 }
 

@@ -1,7 +1,7 @@
 //! The life of instances: how many requests each takes, how long it is kept, and what is left behind when it traps.
 //!
-//! wasmtime's `ProxyHandler` does the work, with Spin's answers to its questions. An instance with work after its answers
-//! is kept until that work is done. A trap ends one instance with all that it was doing, and no other.
+//! wasmtime's `ProxyHandler` does the work, with Spin's answers to its questions. An instance with work after its
+//! answers is kept until that work is done. A trap ends one instance with all that it was doing, and no other.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What a model has to say: an echo of the prompt, the arguments of a function call, or what a response format asks for.
+//! What a model has to say: an echo of the prompt, the arguments of a function call, or what a response format asks
+//! for.
 
 use std::io;
 use std::sync::LazyLock;

@@ -111,7 +111,8 @@ pub(crate) async fn info(
     Ok(Json(json!({"team_id": team_id, "team_info": info, "keys": keys, "team_memberships": [membership]})))
 }
 
-/// `POST /team/update`: what is named changes, `null` clears all but `models` and `blocked`, `metadata` is replaced as a whole.
+/// `POST /team/update`: what is named changes, `null` clears all but `models` and `blocked`, `metadata` is replaced as
+/// a whole.
 pub(crate) async fn update(FromApp(app): FromApp<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let fields = admin_fields(&app, &headers, &body, "/team/update")?;
     let team_id = fields.required_text("team_id")?;

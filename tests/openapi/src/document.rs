@@ -45,7 +45,8 @@ const TAGS: [(&str, &str); 11] = [
 ///
 /// # Panics
 ///
-/// When components contradict each other: a route or a schema with the same name twice, an unknown tag or code of an error.
+/// When components contradict each other: a route or a schema with the same name twice, an unknown tag or code of an
+/// error.
 pub fn spec() -> OpenApi {
     let mut components = shared_components();
     let mut paths = Paths::new();

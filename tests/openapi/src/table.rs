@@ -30,7 +30,8 @@ The body of every error is `{\"detail\": \"…\", \"code\": \"…\"}`; under `/v
 | --- | --- | --- |
 ";
 
-/// The text of `docs/api.md`. What has no measured statements or no test that shows it gets a dash; tests complain about those.
+/// The text of `docs/api.md`. What has no measured statements or no test that shows it gets a dash; tests complain
+/// about those.
 pub fn table() -> Result<String> {
     let (shown, measured) = (demonstrations()?, statements()?);
     let mut text = INTRODUCTION.to_owned();

@@ -37,7 +37,8 @@ const REPEATS: u32 = 60;
 /// How long somebody waits who got no answer, or was told to come again.
 const DISCOURAGED: Duration = Duration::from_millis(100);
 
-/// How long calls get to be settled once nobody asks for anything any more: LiteLLM's log is followed for half a minute.
+/// How long calls get to be settled once nobody asks for anything any more: LiteLLM's log is followed for half a
+/// minute.
 const SETTLING: Duration = Duration::from_secs(75);
 
 /// How to drive.
@@ -262,7 +263,8 @@ impl Round {
         Heard::default()
     }
 
-    /// Waits, within bounds, until nothing is under way, and ends what is overdue. With `hurry`, nobody waits for what may never come.
+    /// Waits, within bounds, until nothing is under way, and ends what is overdue. With `hurry`, nobody waits for what
+    /// may never come.
     async fn come_to_rest(&self, hurry: bool) -> Result<()> {
         // The last deadlines that are near pass.
         let near = "SELECT coalesce(max(extract(epoch FROM due - now())), 0)::float8 FROM (
@@ -306,8 +308,8 @@ impl Round {
     }
 }
 
-/// The host that has dropped what it knew of a team's keys before it answered, if that is certain: a replayed answer is not of the host
-/// that did it, and one that took long may have given up on its store.
+/// The host that has dropped what it knew of a team's keys before it answered, if that is certain: a replayed answer is
+/// not of the host that did it, and one that took long may have given up on its store.
 pub fn forgetful(start: Micros, heard: &Heard) -> Option<usize> {
     (heard.is_ok() && !heard.replayed && now() - start < 1_000_000).then_some(heard.host)
 }

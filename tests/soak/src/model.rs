@@ -1,9 +1,10 @@
 //! The rules, as far as they can be told from outside while many do things at once.
 //!
-//! Nobody can predict an answer exactly while others change the same team. But every change happened at one instant between its
-//! request and its answer, and every answer is true of one instant in its own. So [`Changes`] bounds what a sum can have been during
-//! an answer, exactly where nothing was under way, and [`Ending`] says whether one instant fits everything that was heard about a
-//! job. Requests without an answer are changes that may have happened at any later time, if the end shows that they did.
+//! Nobody can predict an answer exactly while others change the same team. But every change happened at one instant
+//! between its request and its answer, and every answer is true of one instant in its own. So [`Changes`] bounds what a
+//! sum can have been during an answer, exactly where nothing was under way, and [`Ending`] says whether one instant
+//! fits everything that was heard about a job. Requests without an answer are changes that may have happened at any
+//! later time, if the end shows that they did.
 
 use crate::history::{Micros, NEVER};
 

@@ -1,7 +1,7 @@
 //! Faults at random while clients are at work.
 //!
-//! The database, LiteLLM and the hosts fail independently of each other, each in one way at a time. What fails, and for how long,
-//! follows from the seed; what the clients are at just then does not.
+//! The database, LiteLLM and the hosts fail independently of each other, each in one way at a time. What fails, and for
+//! how long, follows from the seed; what the clients are at just then does not.
 
 use crate::{
     history::{NEVER, now},
@@ -229,7 +229,8 @@ impl Storm<'_> {
     }
 }
 
-/// What can become of any way. Connections are cut `each` so long, and none is taken for `none` so long, in milliseconds.
+/// What can become of any way. Connections are cut `each` so long, and none is taken for `none` so long, in
+/// milliseconds.
 async fn way_fails(way: &Proxy, how: &str, random: &mut Rng, each: Range<u64>, none: Range<u64>) {
     match how {
         "cut" => way.cut(),

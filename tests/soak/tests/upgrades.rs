@@ -1,4 +1,5 @@
-//! A database of each earlier release, full of what a randomised run left in it, becomes one of this release with nothing lost.
+//! A database of each earlier release, full of what a randomised run left in it, becomes one of this release with
+//! nothing lost.
 
 use api_tests::{Database, repository, violations};
 use std::{fs, path::Path, process::Command};

@@ -265,7 +265,8 @@ impl Session {
         Ok(deleted)
     }
 
-    /// `begin_key` and `activate_key`: a new key in place of this one, which works for some seconds more. Answers the new key's id.
+    /// `begin_key` and `activate_key`: a new key in place of this one, which works for some seconds more. Answers the
+    /// new key's id.
     pub async fn rotate_key(&self, team: &str, replaced: Uuid, grace_seconds: i32) -> Answer {
         let new = Uuid::now_v7();
         self.call("SELECT begin_key($1, $2, NULL, true, $3, 60)::text", &[&team, &new, &replaced]).await?;

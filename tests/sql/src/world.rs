@@ -8,8 +8,8 @@ use std::{
 };
 use uuid::Uuid;
 
-/// A test's own database with the organization `org` and the model groups `Chat` (models `first`, `second`), `Code` (`second`,
-/// `third`) and `Vision` (`fourth`). It is a [`Session`] as well, for tests that need only one.
+/// A test's own database with the organization `org` and the model groups `Chat` (models `first`, `second`), `Code`
+/// (`second`, `third`) and `Vision` (`fourth`). It is a [`Session`] as well, for tests that need only one.
 pub struct World {
     /// The database.
     pub database: Database,

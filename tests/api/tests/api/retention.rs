@@ -9,7 +9,8 @@ async fn app_keeping(months: u32) -> TestApp {
     TestApp::start_with(Options { variables, ..Options::default() }).await
 }
 
-/// A completed job with a call, which lies so many months back, as if it had been created then. Gives its id and its month.
+/// A completed job with a call, which lies so many months back, as if it had been created then. Gives its id and its
+/// month.
 async fn old_job(app: &TestApp, team: &Team, months: u32) -> (String, String) {
     let job = team.job().await;
     team.call(&job, "hello").await.ok();

@@ -1,5 +1,5 @@
-//! Which SQL statements a request takes. Each is a checkout of a connection and three round trips, so this is a promise, and
-//! `docs/api.md` repeats it.
+//! Which SQL statements a request takes. Each is a checkout of a connection and three round trips, so this is a
+//! promise, and `docs/api.md` repeats it.
 
 use crate::{
     recipes::recipe,
@@ -66,7 +66,8 @@ async fn reset(database: &Client) {
     database.query(reset, &[]).await.expect("a reset");
 }
 
-/// The functions that clients called since the reset, one for each statement. A statement without any is given as it is.
+/// The functions that clients called since the reset, one for each statement. A statement without any is given as it
+/// is.
 async fn sent(database: &Client, functions: &[String]) -> Vec<String> {
     let rows = database.query(SENT, &[]).await.expect("the statements");
     let mut sent: Vec<String> = rows

@@ -1,5 +1,6 @@
-//! Nobody makes the application call an address: what looks like one in a request is data. Only alerts go where a team's `webhook_url`,
-//! which is the admin's to set, and the variable `webhook_hosts`, which is the deployment's, agree.
+//! Nobody makes the application call an address: what looks like one in a request is data. Only alerts go where a
+//! team's `webhook_url`, which is the admin's to set, and the variable `webhook_hosts`, which is the deployment's,
+//! agree.
 
 use crate::{
     recorder::Recorder,

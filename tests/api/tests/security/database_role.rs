@@ -1,5 +1,5 @@
-//! What the role can do as which the application is connected to its database: call the functions of the API. Whoever got hold of its
-//! password, or of a component, can do that and nothing else.
+//! What the role can do as which the application is connected to its database: call the functions of the API. Whoever
+//! got hold of its password, or of a component, can do that and nothing else.
 
 use api_tests::TestApp;
 use serde_json::json;

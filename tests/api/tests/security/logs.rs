@@ -1,4 +1,5 @@
-//! The log has a line for each failure, whatever was in the request, and answers give nothing back that could be more than data.
+//! The log has a line for each failure, whatever was in the request, and answers give nothing back that could be more
+//! than data.
 
 use crate::{
     hostile::method,

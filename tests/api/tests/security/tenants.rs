@@ -1,5 +1,5 @@
-//! Teams among each other: whatever of another team's a key names, in a path, query, body or header, it gets nothing and learns nothing,
-//! not even whether there is such a thing.
+//! Teams among each other: whatever of another team's a key names, in a path, query, body or header, it gets nothing
+//! and learns nothing, not even whether there is such a thing.
 
 use crate::{
     hostile::method,

@@ -147,8 +147,8 @@ async fn more_requests_than_the_server_has_connections_are_answered_or_told_to_c
         }
     }
     assert!(opened > 0);
-    // Each component keeps the connections that it has made, so a host whose components together may have more than the server gives
-    // can leave one of them without any until it is started anew. That is for whoever sizes both.
+    // Each component keeps the connections that it has made, so a host whose components together may have more than the
+    // server gives can leave one of them without any until it is started anew. That is for whoever sizes both.
     app.hosts[0].stop().await;
     app.hosts[0].restart().await.expect("started again");
     assert_eq!(app.number("SELECT count(*) FROM jobs").await, opened);

@@ -3,8 +3,8 @@
 use sql_tests::{Expect, World};
 use std::collections::BTreeSet;
 
-/// Statements that each violate one constraint, on a world with one team that has a completed and charged job and an open one, in
-/// which a call is open.
+/// Statements that each violate one constraint, on a world with one team that has a completed and charged job and an
+/// open one, in which a call is open.
 const VIOLATIONS: [(&str, &str); 39] = [
     ("schema_functions_only_row_check", "INSERT INTO schema_functions VALUES (false, '1.0.0', 'x')"),
     ("organization_id_valid", "INSERT INTO organizations VALUES ('a b', 'name')"),

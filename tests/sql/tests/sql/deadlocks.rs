@@ -1,5 +1,5 @@
-//! All functions at once, on a few teams and many connections: nobody ever waits in a circle, no statement fails but on purpose, and
-//! afterwards everything that must hold holds.
+//! All functions at once, on a few teams and many connections: nobody ever waits in a circle, no statement fails but on
+//! purpose, and afterwards everything that must hold holds.
 
 use crate::sequences::seed;
 use futures::future::join_all;

@@ -1,5 +1,5 @@
-//! A request with an `Idempotency-Key` takes effect once, whoever repeats it and when; and what the admin changes is written down if
-//! and only if it is changed.
+//! A request with an `Idempotency-Key` takes effect once, whoever repeats it and when; and what the admin changes is
+//! written down if and only if it is changed.
 
 use futures::future::join_all;
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! Keys are made in two halves, with LiteLLM's part in between; they are replaced with or without a grace, and revoked at once.
+//! Keys are made in two halves, with LiteLLM's part in between; they are replaced with or without a grace, and revoked
+//! at once.
 
 use serde_json::{Value, json};
 use sql_tests::{Answer, Expect, Team, World, id};

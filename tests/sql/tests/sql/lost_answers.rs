@@ -1,4 +1,5 @@
-//! Statements that are sent again because their answer got lost: the same request under the same ids changes nothing the second time.
+//! Statements that are sent again because their answer got lost: the same request under the same ids changes nothing
+//! the second time.
 
 use serde_json::{Value, json};
 use sql_tests::{Answer, Expect, Session, Team, World, actor};

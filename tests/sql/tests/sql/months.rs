@@ -244,7 +244,8 @@ async fn reads(session: &Session) -> BTreeMap<String, (i64, i64)> {
     rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
 }
 
-/// The months' tables that a statement looks into, with the number of rows that it reads there. It leaves nothing behind.
+/// The months' tables that a statement looks into, with the number of rows that it reads there. It leaves nothing
+/// behind.
 async fn read_by(session: &Session, statement: &str) -> Vec<(String, i64)> {
     session.run("BEGIN").await.done();
     // What the server counts also has what it did not yet report of the transactions before.

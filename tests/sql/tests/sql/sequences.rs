@@ -1,4 +1,5 @@
-//! Long random sequences of operations, one after another: every answer and the state at the end are those of the [model](super::model).
+//! Long random sequences of operations, one after another: every answer and the state at the end are those of the
+//! [model](super::model).
 
 use crate::{
     model::Model,
@@ -10,7 +11,8 @@ use uuid::Uuid;
 
 const STEPS: usize = 1500;
 
-/// The seed of a test's random choices: `TEST_SEED` to replay one, else a new one. It is printed, so a failed test shows it.
+/// The seed of a test's random choices: `TEST_SEED` to replay one, else a new one. It is printed, so a failed test
+/// shows it.
 pub fn seed() -> u64 {
     let seed = std::env::var("TEST_SEED")
         .ok()

@@ -1,6 +1,7 @@
-//! What is counted as it happens is what a recount would find, to the last decimal: after random traffic of several teams on
-//! several connections at once, over several months and under changing terms, the sums on each job, usage by day and model, and the
-//! totals of the metrics equal what jobs, calls and the ledger say, and so do the reports that are made from them.
+//! What is counted as it happens is what a recount would find, to the last decimal: after random traffic of several
+//! teams on several connections at once, over several months and under changing terms, the sums on each job, usage by
+//! day and model, and the totals of the metrics equal what jobs, calls and the ledger say, and so do the reports that
+//! are made from them.
 
 use crate::sequences::seed;
 use futures::future::join_all;
@@ -16,8 +17,8 @@ use uuid::Uuid;
 const CONNECTIONS: u64 = 8;
 const DURATION: Duration = Duration::from_secs(6);
 
-/// The days on which jobs are created, from today. Jobs that were opened longer ago than they can last never end by their deadline, so
-/// none is older than 30 days.
+/// The days on which jobs are created, from today. Jobs that were opened longer ago than they can last never end by
+/// their deadline, so none is older than 30 days.
 const DAYS: Range<i32> = -30..61;
 
 /// Reports that differ from what jobs, calls and the ledger say of a range of days.
@@ -231,8 +232,8 @@ impl Traffic {
     }
 }
 
-/// The answer, if it is none of the refusals on purpose. One that was chosen to break a deadlock had no effect; that there is none of
-/// those is another file's.
+/// The answer, if it is none of the refusals on purpose. One that was chosen to break a deadlock had no effect; that
+/// there is none of those is another file's.
 #[track_caller]
 fn done(answer: Answer) -> Option<Value> {
     match answer {
