@@ -1,4 +1,4 @@
-//! What the documentation says of the bodies that [`super::request`] takes apart.
+//! The OpenAPI schemas of the bodies that [`super::request`] parses.
 
 use super::request::{PASSED_THROUGH, ROLES};
 use crate::values::{GroupName, Label, Metadata, TeamId};
@@ -12,7 +12,7 @@ use utoipa::{
     },
 };
 
-/// What the documentation says of a call's body.
+/// The schema of the body of a call.
 pub struct CallBody;
 
 impl CallBody {
@@ -46,7 +46,7 @@ impl CallBody {
                             .items(ObjectBuilder::new().schema_type(Type::Object))
                             .min_items(Some(1)),
                     )
-                    // Beside the functions that a model called.
+                    // Allowed for an assistant's message with tool calls.
                     .item(ObjectBuilder::new().schema_type(Type::Null)),
             )
             .required("role");
@@ -96,7 +96,11 @@ fn nullable(schema: RefOr<Schema>) -> Schema {
 
 impl PartialSchema for CallBody {
     fn schema() -> RefOr<Schema> {
-        let example = json!({"model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}], "temperature": 0.7});
+        let example = json!({
+            "model_group": "ChatAgent",
+            "messages": [{"role": "user", "content": "Hello!"}],
+            "temperature": 0.7
+        });
         CallBody::members().examples([example]).into()
     }
 }
@@ -107,7 +111,7 @@ impl ToSchema for CallBody {
     }
 }
 
-/// What the documentation says of the body of a call in a job of its own.
+/// The schema of the body of a call with a job of its own.
 pub struct NewJobBody;
 
 impl PartialSchema for NewJobBody {
@@ -118,7 +122,11 @@ impl PartialSchema for NewJobBody {
             .property("job_type", Label::schema())
             .property("job_metadata", nullable(Metadata::schema()))
             .required("job_type")
-            .examples([json!({"job_type": "chat", "model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}]})])
+            .examples([json!({
+                "job_type": "chat",
+                "model_group": "ChatAgent",
+                "messages": [{"role": "user", "content": "Hello!"}]
+            })])
             .into()
     }
 }

@@ -1,7 +1,8 @@
 //! Who may call a route.
 //!
-//! Each kind is a type, too, and a route's handler has it as its state. Extractors that tell who calls exist for the kinds that know it:
-//! a handler that reads a team's things does not compile on a public route.
+//! Each kind of access is also a type, which the route's handler has as its state. Extractors that give the caller
+//! exist only for the kinds that authenticate one: a handler that reads a team's data does not compile on a public
+//! route.
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,17 +13,17 @@ pub enum Access {
     Admin,
     /// A team, with its virtual key.
     Team,
-    /// The admin or a team. A request with an `X-Admin-Key` is the admin's.
+    /// The admin or a team. A request with an `X-Admin-Key` is authenticated as the admin's.
     AdminOrTeam,
 }
 
 /// A kind of access as a type.
 pub trait Kind: Copy + Default + Send + Sync + 'static {
-    /// The same as a value.
+    /// The same kind as a value.
     const ACCESS: Access;
 }
 
-/// A kind that knows who calls.
+/// A kind of access that authenticates the caller.
 pub trait Authenticated: Kind {}
 
 macro_rules! kinds {

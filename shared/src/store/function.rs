@@ -7,16 +7,17 @@ use super::{
 use crate::error::Result;
 use serde::de::DeserializeOwned;
 
-/// A call of a function, in named notation: a parameter that was renamed, or is given to a function that has none of that name, is an
-/// error and no other value.
+/// A call of a function, with its arguments by name: an argument that the function does not have is an error, and never
+/// becomes the value of another parameter.
 pub struct Function {
     name: &'static str,
     arguments: Vec<Argument>,
     repeatable: bool,
 }
 
-/// A call of a function of `migrations/`: `function!(create_job(p_actor: caller.actor(), p_job_type: new.job_type))`. What a parameter
-/// takes is said in [`store::parameters`](crate::store::parameters), so that no id can stand in another's place.
+/// A call of a function of `migrations/`: `function!(create_job(p_actor: caller.actor(), p_job_type: new.job_type))`.
+/// The types of the parameters are in [`store::parameters`](crate::store::parameters), so that no id can be passed in
+/// place of another.
 #[macro_export]
 macro_rules! function {
     ($name:ident($($parameter:ident: $value:expr),* $(,)?)) => {
@@ -33,7 +34,8 @@ impl Function {
         Self { name, arguments, repeatable: false }
     }
 
-    /// The same where a second time does no harm, since it finds what the first has done: then a lost answer is no reason to give up.
+    /// The same call, marked as one that does no harm when it is sent again, since it finds what the first has done. It
+    /// is then sent again if its answer is lost.
     pub fn repeatable(self) -> Self {
         Self { repeatable: true, ..self }
     }
@@ -42,7 +44,7 @@ impl Function {
         self.repeatable
     }
 
-    /// Runs it by itself.
+    /// Runs the function in a statement of its own.
     pub async fn run<T: DeserializeOwned>(self) -> Result<T> {
         let repeatable = self.repeatable;
         let mut parameters = Parameters::default();
@@ -50,7 +52,7 @@ impl Function {
         query(format!("SELECT {call}::text AS answer"), parameters, repeatable).await?.read()
     }
 
-    /// The call as it stands in a statement, to whose parameters it adds its own.
+    /// The call as an expression for a statement. Adds its values to the statement's parameters.
     pub(super) fn expression(self, parameters: &mut Parameters) -> String {
         let arguments: Vec<String> =
             self.arguments.into_iter().map(|argument| parameters.push(argument)).collect();
