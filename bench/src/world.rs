@@ -96,7 +96,8 @@ impl World {
         let mut teams = vec![];
         for _ in 0..number {
             let fields = json!({
-                "organization_id": organization, "model_groups": [group], "credits_allocated": 1_000_000_000, "max_budget": 1_000_000,
+                "organization_id": organization, "model_groups": [group], "credits_allocated": 1_000_000_000,
+                "max_budget": 1_000_000,
             });
             teams.push(admin.new_team(fields).await);
         }

@@ -65,7 +65,8 @@ DECLARE
     v_function record;
 BEGIN
     FOR v_function IN
-        SELECT oid::regprocedure AS name, xmin = pg_current_xact_id()::xid OR prorettype = 'trigger'::regtype AS is_current
+        SELECT oid::regprocedure AS name,
+               xmin = pg_current_xact_id()::xid OR prorettype = 'trigger'::regtype AS is_current
         FROM pg_proc p
         WHERE pronamespace = current_schema()::regnamespace AND proowner = current_user::regrole
           AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')
@@ -223,13 +224,13 @@ impl Schema {
         let known = file.recorded_name();
         ensure!(
             name == known,
-            "the database has {name} where this release has {known}: it was made before release 0.2.0, or by something else, \
-             and can't be upgraded: begin with a new database"
+            "the database has {name} where this release has {known}: it was made before release 0.2.0, or by something \
+             else, and can't be upgraded: begin with a new database"
         );
         ensure!(
             checksum == file.checksum(),
-            "migrations/{} was changed after it was applied to this database: put it back as it was and write the change as \
-             another file in migrations/tables/",
+            "migrations/{} was changed after it was applied to this database: put it back as it was and write the \
+             change as another file in migrations/tables/",
             file.name
         );
         Ok(())

@@ -125,8 +125,8 @@ impl Run {
         let input = log.lines().rev().find_map(|line| line.split_once("Test unit written to "));
         match input {
             Some((_, input)) => bail!(
-                "{target} found an input that breaks a property:\n{panic}\nto replay it: {program} {input}\nonce it is mended, \
-                 keep the input: mv {input} fuzz/corpus/{target}/what-it-shows.txt",
+                "{target} found an input that breaks a property:\n{panic}\nto replay it: {program} {input}\nonce it is \
+                 mended, keep the input: mv {input} fuzz/corpus/{target}/what-it-shows.txt",
                 target = self.target,
                 panic = panic.join("\n"),
                 program = self.program.display(),

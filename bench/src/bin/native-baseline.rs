@@ -163,7 +163,8 @@ impl Server {
         Ok(json!({
             "call_id": call_id,
             "response": completion["choices"][0]["message"].take(),
-            "metadata": {"latency_ms": latency, "tokens_used": completion["usage"]["total_tokens"], "model_group": opened.model_group},
+            "metadata": {"latency_ms": latency, "tokens_used": completion["usage"]["total_tokens"],
+                "model_group": opened.model_group},
         }))
     }
 }

@@ -177,7 +177,8 @@ async fn what_the_components_of_earlier_releases_call_is_still_there() {
 
 /// `name(p_one text, p_two bigint DEFAULT 1) json` of every function that the application may call.
 async fn signatures(client: &Client) -> Vec<String> {
-    let query = "SELECT proname || '(' || pg_get_function_arguments(oid) || ') ' || pg_get_function_result(oid) FROM pg_proc
+    let query = "SELECT proname || '(' || pg_get_function_arguments(oid) || ') ' || pg_get_function_result(oid)
+                 FROM pg_proc
         WHERE pronamespace = 'public'::regnamespace AND has_function_privilege('llm_jobs_application', oid, 'EXECUTE')
         ORDER BY proname";
     client.query(query, &[]).await.expect("the functions").iter().map(|row| row.get(0)).collect()

@@ -59,7 +59,8 @@ impl Database {
         for table in self.client.query(tables, &[]).await.expect("the tables") {
             let table: String = table.get(0);
             let rows = format!(
-                "SELECT coalesce(string_agg((to_jsonb(t) - 'last_used_at')::text, E'\\n' ORDER BY t::text), '') FROM {table} AS t"
+                "SELECT coalesce(string_agg((to_jsonb(t) - 'last_used_at')::text, E'\\n' ORDER BY t::text), '') \
+                 FROM {table} AS t"
             );
             let rows: String = self.client.query_one(&rows, &[]).await.expect("its rows").get(0);
             all.push_str(&format!("-- {table}\n{rows}\n"));

@@ -264,6 +264,6 @@ fn unknown_in_database() -> ApiError {
     ApiError::new(404, "not_found_error", "Key not found in database").param("key")
 }
 
-const ENTERPRISE_TAGS: &str = "This feature is only available for LiteLLM Enterprise users: tags. You must be a LiteLLM \
-                               Enterprise user to use this feature. If you have a license please set `LITELLM_LICENSE` in \
-                               your env.";
+const ENTERPRISE_TAGS: &str = "This feature is only available for LiteLLM Enterprise users: tags. You must be a \
+                               LiteLLM Enterprise user to use this feature. If you have a license please set \
+                               `LITELLM_LICENSE` in your env.";

@@ -66,7 +66,8 @@ impl Reply {
             json!({"role": "assistant", "provider_specific_fields": {"refusal": null}, "content": null});
         match &self.function {
             Some(name) => {
-                let call = json!({"function": {"arguments": text, "name": name}, "id": format!("call_{ident}_{index}"), "type": "function"});
+                let call = json!({"function": {"arguments": text, "name": name}, "id": format!("call_{ident}_{index}"),
+                    "type": "function"});
                 message["tool_calls"] = json!([call]);
             }
             None => message["content"] = json!(text),
@@ -78,7 +79,8 @@ impl Reply {
     pub fn opening(&self, ident: &str) -> Value {
         match &self.function {
             Some(name) => {
-                let call = json!({"id": format!("call_{ident}_0"), "function": {"arguments": "", "name": name}, "type": "function", "index": 0});
+                let call = json!({"id": format!("call_{ident}_0"), "function": {"arguments": "", "name": name},
+                    "type": "function", "index": 0});
                 json!({"role": "assistant", "tool_calls": [call]})
             }
             None => json!({"content": "", "role": "assistant"}),

@@ -211,8 +211,8 @@ fn not_found(team_id: &str) -> ApiError {
 /// What the database says to `null` for a field that can't be cleared: `models`, and a team's `blocked`.
 pub(crate) fn needed(field: &str) -> String {
     format!(
-        "Unable to match input value to any allowed input type for the field. Parse errors: [`data.{field}`: A value is required \
-         but not set]"
+        "Unable to match input value to any allowed input type for the field. Parse errors: [`data.{field}`: A value \
+         is required but not set]"
     )
 }
 

@@ -281,7 +281,8 @@ impl Round {
         }
         // Nobody is left for what is still open.
         let ids: Vec<&str> = self.teams.iter().map(|team| team.id.as_str()).collect();
-        let passes = "UPDATE calls SET deadline = now() - interval '1 second' WHERE status = 'open' AND team_id = ANY ($1)";
+        let passes = "UPDATE calls SET deadline = now() - interval '1 second' WHERE status = 'open' \
+                      AND team_id = ANY ($1)";
         self.database.query(passes, &[&ids]).await?;
         self.ask(&self.expiry(), &mut Rng::new()).await;
         Ok(())

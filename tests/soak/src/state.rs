@@ -119,7 +119,8 @@ impl State {
         });
         let calls = database
             .query(
-                "SELECT call_id, job_id, team_id, coalesce(purpose, ''), status, total_tokens, cost_usd::float8, settled_at IS NOT NULL
+                "SELECT call_id, job_id, team_id, coalesce(purpose, ''), status, total_tokens, cost_usd::float8,
+                 settled_at IS NOT NULL
                  FROM calls WHERE team_id = ANY ($1)",
                 &[&ids],
             )
@@ -140,7 +141,8 @@ impl State {
         let mut ledgers: Vec<Vec<Entry>> = teams.iter().map(|_| vec![]).collect();
         let entries = database
             .query(
-                "SELECT team_id, transaction_type, change, balance_after, coalesce(reason, ''), job_id, transaction_id::text
+                "SELECT team_id, transaction_type, change, balance_after, coalesce(reason, ''), job_id,
+                 transaction_id::text
                  FROM credit_transactions WHERE team_id = ANY ($1) ORDER BY team_id, entry",
                 &[&ids],
             )

@@ -193,7 +193,8 @@ impl Session {
 
     /// `settle_job_with_call`.
     pub async fn settle_job(&self, job: Uuid, call: Uuid, settling: Settling<'_>) -> Answer {
-        let statement = "SELECT (settle_job_with_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10, $11) -> 'completion')::text";
+        let statement = "SELECT (settle_job_with_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, \
+                         $10, $11) -> 'completion')::text";
         self.settle_by(statement, job, call, settling).await
     }
 

@@ -50,8 +50,8 @@ async fn every_route_takes_the_statements_that_are_written_down() {
     let written = statements().expect("tests/openapi/statements.json");
     assert!(
         measured == written,
-        "measured are {measured:#?}\nIf that is meant: WRITE_STATEMENTS=1 cargo test -p api-tests --test matrix statements, \
-         and cargo run -p openapi"
+        "measured are {measured:#?}\nIf that is meant: WRITE_STATEMENTS=1 cargo test -p api-tests --test matrix \
+         statements, and cargo run -p openapi"
     );
 }
 

@@ -87,7 +87,8 @@ async fn a_repeat_that_is_refused_does_not_hide_that_the_first_one_was_carried_o
     let (app, _) = app().await;
     let revoking = "ALTER FUNCTION create_job RENAME TO kept;
         CREATE FUNCTION create_job(p_actor text, p_team_id text, p_user_id text, p_job_type text, p_metadata json,
-                                   p_lifetime_seconds integer, p_job_id uuid) RETURNS json LANGUAGE plpgsql SECURITY DEFINER AS $$
+                                   p_lifetime_seconds integer, p_job_id uuid) RETURNS json
+                                   LANGUAGE plpgsql SECURITY DEFINER AS $$
         DECLARE
             v_answer json := kept(p_actor, p_team_id, p_user_id, p_job_type, p_metadata, p_lifetime_seconds, p_job_id);
         BEGIN
