@@ -3,7 +3,7 @@
 //! An [`Error`] is what the caller gets to see: a stable code and a sentence. What is internal travels with it as its cause, which is
 //! logged together with the request's id and leaks nowhere else.
 
-use crate::platform::log;
+use crate::platform::log::Line;
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
@@ -231,8 +231,9 @@ impl Error {
     }
 
     /// Writes it to the log, for what happens outside of any request.
-    pub fn log(self, what: &str) {
-        log::line(&format!("{what}: {}", self.cause.as_ref().unwrap_or(&self.detail)));
+    pub fn log(self, task: &str) {
+        let cause = self.cause.as_deref().unwrap_or(&self.detail);
+        Line { task: Some(task), cause: Some(cause), ..Line::default() }.write();
     }
 
     /// The body of the answer.

@@ -82,6 +82,8 @@ pub struct Selection {
 }
 
 /// Read the ledger
+///
+/// Entries are sorted newest first. As CSV, the answer has a line for each entry of the page.
 #[utoipa::path(get, path = "/api/credits/teams/{team_id}/transactions", tag = "Credits",
     params(("team_id" = TeamId, Path), Selection),
     responses((status = 200, content((Transactions = "application/json"), (String = "text/csv")))))]

@@ -213,6 +213,8 @@ pub struct Jobs {
 }
 
 /// List a team's jobs
+///
+/// Jobs are sorted newest first.
 #[utoipa::path(get, path = "/api/teams/{team_id}/jobs", tag = "Jobs", params(("team_id" = TeamId, Path), JobFilter),
     responses((status = 200, body = Jobs)))]
 pub async fn list(VisibleTeam(team_id): VisibleTeam, Query(filter): Query<JobFilter>) -> Result<Json<Jobs>> {

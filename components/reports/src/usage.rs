@@ -117,6 +117,9 @@ pub struct OrganizationUsage {
 }
 
 /// Read a team's usage
+///
+/// The usage of the jobs that the team created in the period. Only the admin sees what the team's usage cost and
+/// earned.
 #[utoipa::path(get, path = "/api/teams/{team_id}/usage", tag = "Reports", params(("team_id" = TeamId, Path), Asked),
     responses((status = 200, content((TeamUsage = "application/json"), (String = "text/csv")))))]
 pub async fn team(
@@ -146,6 +149,8 @@ pub async fn team(
 }
 
 /// Read an organization's usage
+///
+/// The usage of the jobs that the organization's teams created in the period, including teams that have been deleted.
 #[utoipa::path(get, path = "/api/organizations/{organization_id}/usage", tag = "Reports",
     params(("organization_id" = OrganizationId, Path), Asked),
     responses((status = 200, content((OrganizationUsage = "application/json"), (String = "text/csv")))))]

@@ -17,77 +17,57 @@ pub struct CallBody;
 
 impl CallBody {
     fn members() -> ObjectBuilder {
-        let number = |min: f64, max: f64| {
-            Schema::from(
-                ObjectBuilder::new()
-                    .schema_type(SchemaType::from_iter([Type::Number, Type::Null]))
-                    .minimum(Some(min))
-                    .maximum(Some(max)),
-            )
-        };
-        let whole = |min: i64, max: i64| {
-            Schema::from(
-                ObjectBuilder::new()
-                    .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
-                    .minimum(Some(min))
-                    .maximum(Some(max)),
-            )
-        };
-        let message = ObjectBuilder::new()
-            .schema_type(Type::Object)
-            .description(Some("An OpenAI chat message."))
-            .property("role", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(ROLES)))
-            .property(
-                "content",
-                OneOfBuilder::new()
-                    .item(ObjectBuilder::new().schema_type(Type::String))
-                    .item(
-                        ArrayBuilder::new()
-                            .items(ObjectBuilder::new().schema_type(Type::Object))
-                            .min_items(Some(1)),
-                    )
-                    // Allowed for an assistant's message with tool calls.
-                    .item(ObjectBuilder::new().schema_type(Type::Null)),
-            )
-            .required("role");
+        let stream_options =
+            or_null(Type::Object).property("include_usage", ObjectBuilder::new().schema_type(Type::Boolean));
+        let model = or_null(Type::String).description(Some("Another name of `model_group`."));
         let mut body = ObjectBuilder::new()
             .schema_type(Type::Object)
             .property("model_group", nullable(GroupName::schema()))
-            .property(
-                "model",
-                Schema::from(
-                    ObjectBuilder::new()
-                        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
-                        .description(Some("Another name of `model_group`.")),
-                ),
-            )
-            .property("messages", ArrayBuilder::new().items(message).min_items(Some(1)))
+            .property("model", model)
+            .property("messages", ArrayBuilder::new().items(message()).min_items(Some(1)))
             .property("purpose", nullable(Label::schema()))
             .property("call_metadata", nullable(Metadata::schema()))
-            .property(
-                "stream",
-                ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Boolean, Type::Null])),
-            )
-            .property(
-                "stream_options",
-                ObjectBuilder::new()
-                    .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
-                    .property("include_usage", ObjectBuilder::new().schema_type(Type::Boolean)),
-            )
+            .property("stream", or_null(Type::Boolean))
+            .property("stream_options", stream_options)
             .required("messages")
             .additional_properties(Some(AdditionalProperties::FreeForm(false)));
         for name in PASSED_THROUGH {
-            let schema = match *name {
-                "temperature" => number(0.0, 2.0),
-                "top_p" => number(0.0, 1.0),
-                "max_tokens" | "max_completion_tokens" => whole(1, 10_000_000),
-                "n" => whole(1, 1),
-                _ => ObjectBuilder::new().schema_type(SchemaType::AnyValue).into(),
-            };
-            body = body.property(*name, schema);
+            body = body.property(*name, parameter(name));
         }
         body
     }
+}
+
+/// A chat message in OpenAI's form.
+fn message() -> ObjectBuilder {
+    let parts = ArrayBuilder::new().items(ObjectBuilder::new().schema_type(Type::Object)).min_items(Some(1));
+    let content = OneOfBuilder::new()
+        .item(ObjectBuilder::new().schema_type(Type::String))
+        .item(parts)
+        // Allowed for an assistant's message with tool calls.
+        .item(ObjectBuilder::new().schema_type(Type::Null));
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some("An OpenAI chat message."))
+        .property("role", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(ROLES)))
+        .property("content", content)
+        .required("role")
+}
+
+/// The schema of one of OpenAI's parameters that are passed through.
+fn parameter(name: &str) -> ObjectBuilder {
+    let number = |kind, min: f64, max: f64| or_null(kind).minimum(Some(min)).maximum(Some(max));
+    match name {
+        "temperature" => number(Type::Number, 0.0, 2.0),
+        "top_p" => number(Type::Number, 0.0, 1.0),
+        "max_tokens" | "max_completion_tokens" => number(Type::Integer, 1.0, 10_000_000.0),
+        "n" => number(Type::Integer, 1.0, 1.0),
+        _ => ObjectBuilder::new().schema_type(SchemaType::AnyValue),
+    }
+}
+
+fn or_null(kind: Type) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(SchemaType::from_iter([kind, Type::Null]))
 }
 
 fn nullable(schema: RefOr<Schema>) -> Schema {
@@ -97,9 +77,7 @@ fn nullable(schema: RefOr<Schema>) -> Schema {
 impl PartialSchema for CallBody {
     fn schema() -> RefOr<Schema> {
         let example = json!({
-            "model_group": "ChatAgent",
-            "messages": [{"role": "user", "content": "Hello!"}],
-            "temperature": 0.7
+            "model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}], "temperature": 0.7
         });
         CallBody::members().examples([example]).into()
     }
@@ -123,9 +101,7 @@ impl PartialSchema for NewJobBody {
             .property("job_metadata", nullable(Metadata::schema()))
             .required("job_type")
             .examples([json!({
-                "job_type": "chat",
-                "model_group": "ChatAgent",
-                "messages": [{"role": "user", "content": "Hello!"}]
+                "job_type": "chat", "model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}]
             })])
             .into()
     }

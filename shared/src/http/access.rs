@@ -1,8 +1,32 @@
 //! Who may call a route.
 //!
-//! Each kind of access is also a type, which the route's handler has as its state. Extractors that give the caller
-//! exist only for the kinds that authenticate one: a handler that reads a team's data does not compile on a public
-//! route.
+//! Each kind of access is also a type, which the route's handler has as its state. The extractors that give the caller
+//! exist only for the kinds that authenticate one, so that a handler that reads a team's data compiles on a route for
+//! teams:
+//!
+//! ```
+//! use shared::{error::Result, http::{Api, VisibleTeam, access}};
+//!
+//! #[utoipa::path(get, path = "/api/teams/{team_id}")]
+//! async fn team(VisibleTeam(team_id): VisibleTeam) -> Result<String> {
+//!     Ok(team_id.to_string())
+//! }
+//!
+//! Api::new().route::<__path_team, _, _, access::AdminOrTeam>(team);
+//! ```
+//!
+//! but not on a public route:
+//!
+//! ```compile_fail
+//! use shared::{error::Result, http::{Api, VisibleTeam, access}};
+//!
+//! #[utoipa::path(get, path = "/api/teams/{team_id}")]
+//! async fn team(VisibleTeam(team_id): VisibleTeam) -> Result<String> {
+//!     Ok(team_id.to_string())
+//! }
+//!
+//! Api::new().route::<__path_team, _, _, access::Public>(team);
+//! ```
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

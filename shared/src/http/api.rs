@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    platform::log,
+    platform::log::Line,
     values::{AccessGroupName, GroupName, JobId, KeyId, OrganizationId, TeamId},
 };
 use axum::{
@@ -32,7 +32,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
-use std::{collections::HashMap, convert::Infallible, sync::Arc};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tower_service::Service;
 use utoipa::openapi::HttpMethod;
 use uuid::Uuid;
@@ -152,14 +157,14 @@ impl Api {
         B: axum::body::HttpBody<Data = axum::body::Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
+        let since = Instant::now();
         let id = request_id(&request);
+        let method = request.method().clone();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(RequestId(id.clone()));
         let mut response = self.router.clone().call(request).await?;
         if response.status().is_server_error() {
-            let cause = response.extensions().get::<Error>().and_then(|error| error.cause.as_deref());
-            let id = id.to_str().unwrap_or_default();
-            log::line(&format!("request {id}: {} {}", response.status(), cause.unwrap_or_default()));
+            log_failure(&response, &id, &method, since.elapsed());
         }
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, id);
@@ -168,6 +173,29 @@ impl Api {
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         Ok(response)
     }
+}
+
+fn log_failure(response: &Response, id: &HeaderValue, method: &Method, duration: Duration) {
+    let extensions = response.extensions();
+    let asked = extensions.get::<Asked>();
+    Line {
+        request_id: id.to_str().ok(),
+        method: Some(method.as_str()),
+        route: asked.map(|asked| asked.route.as_str()),
+        team_id: asked.and_then(|asked| asked.team_id.as_ref()).map(TeamId::as_str),
+        status: Some(response.status().as_u16()),
+        duration_ms: Some(duration),
+        cause: extensions.get::<Error>().and_then(|error| error.cause.as_deref()),
+        ..Line::default()
+    }
+    .write();
+}
+
+/// What the log says of a request, on its way there with the response.
+#[derive(Clone)]
+struct Asked {
+    route: String,
+    team_id: Option<TeamId>,
 }
 
 fn standard(method: &HttpMethod) -> Method {
@@ -233,19 +261,28 @@ impl Guard {
 }
 
 async fn admit(guard: Arc<Guard>, request: Request, next: Next) -> Response {
-    match guard.access(&request) {
-        Ok(access) => admitted(access, request, next).await.unwrap_or_else(Error::into_response),
-        Err(refusal) => *refusal,
-    }
+    let access = match guard.access(&request) {
+        Ok(access) => access,
+        Err(refusal) => return *refusal,
+    };
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
+    let mut asked = Asked { route, team_id: None };
+    let response = admitted(access, request, next, &mut asked).await;
+    let mut response = response.unwrap_or_else(Error::into_response);
+    response.extensions_mut().insert(asked);
+    response
 }
 
 /// Establishes who calls, and lets the request through.
 ///
 /// Where what it does checks the key again, an instance may have known the key for a while. Then whoever is refused hears of the key first.
-async fn admitted(access: Access, request: Request, next: Next) -> Result<Response> {
+async fn admitted(access: Access, request: Request, next: Next, asked: &mut Asked) -> Result<Response> {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     let caller = caller::authenticate(access, request.headers(), changes).await?;
     let Some(caller) = caller else { return Ok(next.run(request).await) };
+    if let Caller::Team(key) = &caller {
+        asked.team_id = Some(key.team_id.clone());
+    }
     if !changes {
         let mut request = request;
         request.extensions_mut().insert(caller);

@@ -15,9 +15,32 @@ pub struct Function {
     repeatable: bool,
 }
 
-/// A call of a function of `migrations/`: `function!(create_job(p_actor: caller.actor(), p_job_type: new.job_type))`.
-/// The types of the parameters are in [`store::parameters`](crate::store::parameters), so that no id can be passed in
-/// place of another.
+/// Calls a function of `migrations/`. The types of its parameters are in
+/// [`store::parameters`](crate::store::parameters):
+///
+/// ```
+/// use shared::{function, values::{CallId, JobId}};
+///
+/// let (job, call) = (JobId::new_v7(), CallId::new_v7());
+/// function!(settle_call(p_job_id: job, p_call_id: call));
+/// ```
+///
+/// An id can't be passed in place of another:
+///
+/// ```compile_fail
+/// use shared::{function, values::{CallId, JobId}};
+///
+/// let (job, call) = (JobId::new_v7(), CallId::new_v7());
+/// function!(settle_call(p_job_id: call, p_call_id: job));
+/// ```
+///
+/// and a parameter that no function has does not compile:
+///
+/// ```compile_fail
+/// use shared::{function, values::JobId};
+///
+/// function!(settle_call(p_job: JobId::new_v7()));
+/// ```
 #[macro_export]
 macro_rules! function {
     ($name:ident($($parameter:ident: $value:expr),* $(,)?)) => {

@@ -11,10 +11,15 @@ use crate::{
 use api_tests::{Answer, Options, TestApp};
 use openapi::{name, routes};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::http::{Access, api::Route};
 
 const FORGED: &str = "forged line 200 OK";
+
+/// The entries of the components among the lines of the log.
+fn entries(logs: &str) -> impl Iterator<Item = Value> {
+    logs.lines().filter(|line| line.starts_with('{')).map(|line| serde_json::from_str(line).expect("JSON"))
+}
 
 /// Fails the test unless the log has one line for each of these request ids, and no other.
 #[track_caller]
@@ -22,11 +27,15 @@ fn one_line_each(app: &TestApp, ids: &[String]) {
     let logs = app.logs();
     assert!(!logs.contains('\r') && !logs.contains('\u{1b}'), "{logs:?}");
     for id in ids {
-        let of_this = logs.lines().filter(|line| line.starts_with(&format!("request {id}: "))).count();
-        assert_eq!(of_this, 1, "{id}: {logs}");
+        let of_this: Vec<Value> = entries(&logs).filter(|entry| entry["request_id"] == json!(id)).collect();
+        let [entry] = &of_this[..] else { panic!("{id}: {} entries: {logs}", of_this.len()) };
+        assert!(entry["route"].as_str().is_some_and(|route| route.starts_with('/')), "{entry}");
+        assert!(entry["status"].as_u64() >= Some(500) && entry["duration_ms"].is_u64(), "{entry}");
+        assert!(entry["method"].is_string() && entry["time_ms"].is_u64(), "{entry}");
     }
     for line in logs.lines() {
-        assert!(line.starts_with("request ") || line.contains(": "), "a split line: {line:?} in {logs}");
+        let whole = serde_json::from_str::<Value>(line).is_ok() || line.contains(": ");
+        assert!(whole, "a split line: {line:?} in {logs}");
         assert!(!line.starts_with(FORGED), "{logs}");
     }
 }

@@ -2,4 +2,5 @@
 
 mod committed;
 mod document;
+mod manifest;
 mod routing;

@@ -1,7 +1,8 @@
 //! The routes of `spin.toml`, and the components behind them.
 
 use host::Router;
-use openapi::{repository, routes};
+use openapi::{name, repository, routes};
+use shared::http::Access;
 use std::{collections::BTreeSet, fs};
 
 /// What the paths of the API begin with, each with a slash or nothing behind it.
@@ -65,4 +66,16 @@ fn every_path_is_in_an_area_of_the_api() {
         };
         assert!(AREAS.iter().any(|area| is_in(area)), "{}", route.path);
     }
+}
+
+/// A route that reads what belongs to somebody and is listed as public by mistake is not among these.
+#[test]
+fn without_a_key_there_is_the_documentation_and_the_health_and_nothing_else() {
+    let public: BTreeSet<String> = routes()
+        .iter()
+        .filter(|(_, route)| route.access == Access::Public)
+        .map(|(_, route)| name(route))
+        .collect();
+    let expected = ["GET /docs", "GET /docs/{name}", "GET /health", "GET /openapi.json", "GET /redoc"];
+    assert_eq!(public.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }
