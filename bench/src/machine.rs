@@ -19,7 +19,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one.
+    /// Describes the machine that this runs on.
     pub async fn describe(world: &World) -> Result<Self> {
         let field = |file: &str, name: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();

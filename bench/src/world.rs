@@ -15,7 +15,7 @@ const MASTER_KEY: &str = "sk-bench-master";
 pub struct World {
     /// The application on the project's own host, as `spin up` would run it by default.
     pub application: Program,
-    /// The baseline.
+    /// The native server that the application is compared with.
     pub native: Program,
     /// The stand-in for LiteLLM.
     pub stand_in: Program,

@@ -47,7 +47,7 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    /// Starts one.
+    /// Starts an application with the default options.
     pub async fn start() -> Self {
         Self::start_with(Options::default()).await
     }

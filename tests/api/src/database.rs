@@ -19,7 +19,7 @@ const APPLICATION: (&str, &str) = ("llm_jobs_test", "llm-jobs-test");
 static TEMPLATE: OnceCell<String> = OnceCell::const_new();
 
 impl Database {
-    /// Makes one.
+    /// Creates a database.
     pub async fn create() -> Result<Self> {
         let server = server()?;
         let template = TEMPLATE.get_or_try_init(|| make_template(&server)).await?;

@@ -44,7 +44,7 @@ pub struct Application {
 }
 
 impl Application {
-    /// Starts the usual one.
+    /// Starts an application with the default setup.
     pub async fn start() -> Self {
         Self::start_with(Setup::default()).await
     }

@@ -34,7 +34,7 @@ impl<T: 'static> Keeper<T> {
         Ok(Self { orders: Some(orders), thread: Some(thread) })
     }
 
-    /// Does something with it.
+    /// Runs `work` on the value, in the thread that owns it.
     pub async fn with<R: Send + 'static>(&self, work: impl FnOnce(&mut T) -> R + Send + 'static) -> R {
         let (done, is_done) = oneshot::channel();
         let order: Order<T> = Box::new(move |kept| drop(done.send(work(kept))));

@@ -101,7 +101,7 @@ impl Postgres {
         self.keeper.with(|kept| kept.server.as_ref().map(Server::freeze)).await;
     }
 
-    /// Lets them go on.
+    /// Resumes the frozen processes.
     pub async fn thaw(&self) {
         self.keeper.with(|kept| kept.server.as_ref().map(Server::thaw)).await;
     }
@@ -124,7 +124,7 @@ impl Postgres {
             .await
     }
 
-    /// Gives the space back.
+    /// Frees the space that [`Postgres::fill_disk`] has filled.
     pub async fn free_disk(&self) -> Result<()> {
         let ballast = self.ballast();
         self.keeper.with(move |_| fs::remove_file(&ballast)).await.context("it was not filled")

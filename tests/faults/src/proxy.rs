@@ -76,7 +76,7 @@ struct State {
     dropped: bool,
 }
 
-/// A cut to come.
+/// A planned cut.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Plan {
     number: u64,
@@ -175,7 +175,7 @@ impl Drop for Proxy {
     }
 }
 
-/// What is at the address.
+/// The state of the proxy's address.
 enum Door {
     Open(TcpListener),
     Shut,

@@ -42,7 +42,7 @@ pub(crate) struct Limits {
 pub(crate) struct Lifetime {
     /// No new work; what is idle ends.
     pub(crate) stopping: CancellationToken,
-    /// Everything ends.
+    /// Everything is stopped.
     pub(crate) stopped: CancellationToken,
     /// All connections and instances that still live.
     pub(crate) alive: TaskTracker,

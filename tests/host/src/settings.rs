@@ -54,7 +54,7 @@ pub enum Logs {
     /// The standard error of this process.
     #[default]
     Stderr,
-    /// Nowhere.
+    /// Log lines are discarded.
     Discard,
     /// Appended to a buffer that the caller keeps and can read at any time.
     Memory(Arc<Mutex<Vec<u8>>>),

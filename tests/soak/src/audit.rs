@@ -32,7 +32,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// Makes one.
+    /// A violation of a rule.
     pub fn new(rule: &'static str, seen: impl Into<String>) -> Self {
         Self { rule, seen: seen.into() }
     }

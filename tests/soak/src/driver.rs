@@ -96,24 +96,24 @@ pub struct Weather {
     pub impatient: bool,
 }
 
-/// What came of a round.
+/// The result of a round.
 pub struct Judged {
-    /// What was heard.
+    /// All requests and their answers.
     pub history: Vec<Record>,
-    /// What had failed.
+    /// The faults of the round.
     pub faults: Vec<Fault>,
-    /// What was wrong; empty: nothing.
+    /// The violations that the audit found.
     pub violations: Vec<Violation>,
 }
 
 /// What somebody wants, in one request or in several until it is known what came of it.
 #[derive(Clone)]
 pub struct Intent {
-    /// What.
+    /// The kind of operation.
     pub kind: Kind,
-    /// In which team.
+    /// The number of the team.
     pub team: usize,
-    /// By whom.
+    /// The caller.
     pub by: By,
     /// The job that it is about.
     pub job: Option<Uuid>,

@@ -11,9 +11,9 @@ use crate::history::{Micros, NEVER};
 /// Some time, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval {
-    /// Its first instant.
+    /// The start of the interval.
     pub from: Micros,
-    /// Its last.
+    /// The end of the interval.
     pub to: Micros,
 }
 
@@ -93,14 +93,14 @@ impl Changes {
 /// The instant at which a job ended, as far as it can be told.
 #[derive(Clone, Copy, Debug)]
 pub struct Ending {
-    /// When at the earliest.
+    /// The earliest time at which it can have happened.
     pub from: Micros,
-    /// When at the latest.
+    /// The latest time at which it can have happened.
     pub to: Micros,
 }
 
 impl Ending {
-    /// At any time.
+    /// An end that can have happened at any time.
     pub fn unknown() -> Self {
         Self { from: Micros::MIN, to: NEVER }
     }

@@ -54,9 +54,9 @@ pub struct Call {
 pub struct Entry {
     /// Its type.
     pub kind: String,
-    /// By how much.
+    /// The change of the balance.
     pub change: i64,
-    /// What that left.
+    /// The balance after the change.
     pub balance_after: i64,
     /// The tag of the request that made it, of an allocation or adjustment.
     pub reason: String,
@@ -77,15 +77,15 @@ pub struct Account {
     pub held: i64,
 }
 
-/// All of a round.
+/// What the database holds about the teams of a round.
 pub struct State {
     /// By id.
     pub jobs: BTreeMap<Uuid, Job>,
     /// By id.
     pub calls: BTreeMap<Uuid, Call>,
-    /// Of each team, oldest first.
+    /// Each team's ledger, oldest entry first.
     pub ledgers: Vec<Vec<Entry>>,
-    /// Of each team.
+    /// Each team's account.
     pub accounts: Vec<Account>,
 }
 

@@ -36,9 +36,9 @@ pub enum Part {
 /// Something that failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
-    /// What did.
+    /// The part that failed.
     pub part: Part,
-    /// How.
+    /// The kind of failure.
     pub how: &'static str,
     /// From when to when, as far as that is known.
     pub during: Interval,
@@ -49,7 +49,7 @@ pub struct Fault {
 pub struct Faults(Mutex<Vec<Fault>>);
 
 impl Faults {
-    /// All of them.
+    /// All faults so far.
     pub fn all(&self) -> Vec<Fault> {
         lock(&self.0).clone()
     }
@@ -65,10 +65,10 @@ impl Faults {
     }
 }
 
-/// How a storm goes.
+/// The settings of a storm: random faults of an application.
 #[derive(Clone, Copy)]
 pub struct Storm<'a> {
-    /// What it goes over.
+    /// The application whose parts fail.
     pub application: &'a Application,
     /// Where its faults are written down.
     pub faults: &'a Faults,

@@ -37,7 +37,7 @@ impl Deref for World {
 }
 
 impl World {
-    /// Makes one.
+    /// Creates a database with the test world in it.
     pub async fn new() -> Self {
         let database = Database::create().await.expect("a database");
         let session = Session { client: database.connect().await };

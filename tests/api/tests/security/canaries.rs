@@ -1,4 +1,4 @@
-//! Canaries: a prompt and keys that are sung wherever somebody might write them down, and then looked for in everything
+//! Canaries: a prompt and keys that are sent wherever they might be stored or logged, and then looked for in everything
 //! that is kept or shown.
 
 use crate::{

@@ -29,7 +29,7 @@ pub struct Seen {
     pub body: Value,
 }
 
-/// The one in between.
+/// A recording proxy between the application and the LiteLLM stand-in.
 #[derive(Clone)]
 pub struct Recorder(Arc<Desk>);
 

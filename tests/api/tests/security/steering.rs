@@ -94,7 +94,7 @@ const HEADERS: [&str; 7] = [
     "accept",
 ];
 
-/// Fails the test if LiteLLM was told more than a prompt.
+/// Fails the test if LiteLLM got more than a prompt.
 fn only_a_prompt(seen: &[Seen]) {
     for seen in seen {
         for name in seen.body.as_object().expect("an object").keys() {

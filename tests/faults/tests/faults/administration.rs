@@ -1,5 +1,6 @@
-//! What the admin changes is told to two, PostgreSQL and LiteLLM: it holds in both or in none, whatever happens to the
-//! connection to either, and LiteLLM's nonsense is nobody's defect.
+//! The admin's changes are made in two places, PostgreSQL and LiteLLM: a change takes effect in both or in neither,
+//! whatever happens to the connection to either, and nonsense from LiteLLM does not count as a defect of the
+//! application.
 
 use crate::asking::{
     ask, assert_repeats, assert_unavailable, create_job, forget_connections, is_charged, let_deadlines_pass,

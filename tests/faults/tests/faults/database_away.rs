@@ -11,7 +11,7 @@ pub async fn app_with_a_server_of_its_own(options: &[&'static str]) -> Applicati
     Application::start_with(Setup { postgres: Some(postgres), ..Setup::default() }).await
 }
 
-/// That server.
+/// The application's own PostgreSQL server.
 pub fn postgres(app: &Application) -> &Postgres {
     app.postgres.as_ref().expect("a server of its own")
 }

@@ -90,7 +90,7 @@ pub fn may_stay_unsettled(tag: &str, requests: &[&Record], faults: &[Fault]) -> 
 }
 
 impl Kind {
-    /// Whether it has something to tell LiteLLM.
+    /// Whether it sends anything to LiteLLM.
     fn tells_litellm(self) -> bool {
         self.calls()
             || matches!(

@@ -40,7 +40,7 @@ impl Round {
         self.write_down(Record { end, ..self.noted(Kind::PeriodPasses, number, start, heard) });
     }
 
-    /// What is no request.
+    /// The record of an operation that is not a request.
     pub(super) fn noted(&self, kind: Kind, team: usize, start: Micros, heard: Heard) -> Record {
         Record {
             kind,

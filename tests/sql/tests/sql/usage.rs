@@ -72,7 +72,7 @@ const DIFFERENT_PARTS: &str = "
      SELECT 'model ' || key, (value ->> 'requests')::bigint, (value ->> 'cost')::numeric
      FROM usage, json_each(usage #> '{models_used}'))";
 
-/// And of the metrics.
+/// The same for the metrics.
 const DIFFERENT_METRICS: &str = "
     WITH m AS (SELECT metrics() AS m), groups AS (SELECT json_array_elements(m -> 'calls') AS g FROM m)
     (SELECT 'jobs', count(*), count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'),
