@@ -1,4 +1,5 @@
-//! Lists the SQL files of `tables/` and `functions/` in constants, so that a new file is picked up without naming it anywhere.
+//! Lists the SQL files of `tables/` and `functions/` in constants, so that a new file is picked up without naming it
+//! anywhere.
 
 use std::{env, error::Error, fmt::Write as _, fs, path::Path};
 

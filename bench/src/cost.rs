@@ -58,7 +58,8 @@ pub async fn measure(world: &World, figures: &mut Figures) -> Result<()> {
     of_our_code(figures)
 }
 
-/// Instructions and allocations of reading a request, writing LiteLLM's, reading its answer and writing ours, natively built.
+/// Instructions and allocations of reading a request, writing LiteLLM's, reading its answer and writing ours, natively
+/// built.
 fn of_our_code(figures: &mut Figures) -> Result<()> {
     let run = |times: u32| -> Result<(f64, f64)> {
         let mut valgrind = Command::new("valgrind");

@@ -43,9 +43,9 @@ pub fn percentile(samples: &mut [f64], p: f64) -> f64 {
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
-    /// At most so much.
+    /// The figure must be at most this.
     AtMost(f64),
-    /// At least so much.
+    /// The figure must be at least this.
     AtLeast(f64),
 }
 
@@ -63,17 +63,17 @@ impl Goal {
 pub struct Figure {
     /// What it belongs to: `call`, `stream`, …
     pub group: &'static str,
-    /// What it says.
+    /// The name of the figure.
     pub name: String,
-    /// In what.
+    /// The unit.
     pub unit: &'static str,
     /// The median over the rounds.
     pub median: f64,
     /// The smallest of the rounds.
     pub min: f64,
-    /// The greatest.
+    /// The maximum of all rounds.
     pub max: f64,
-    /// How many rounds.
+    /// The number of rounds.
     pub rounds: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     goal: Option<Goal>,

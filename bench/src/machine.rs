@@ -19,7 +19,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one.
+    /// Describes the machine that this runs on.
     pub async fn describe(world: &World) -> Result<Self> {
         let field = |file: &str, name: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();
@@ -56,8 +56,8 @@ impl fmt::Display for Machine {
         let Self { date, commit, processor, cores, memory_gib, system, postgresql, load_generator } = self;
         writeln!(
             f,
-            "{date}, commit {commit}, {cores} cores ({processor}), {memory_gib:.0} GiB, {system}, PostgreSQL {postgresql}; load by \
-             {load_generator}. Everything, the load generator too, shares these cores."
+            "{date}, commit {commit}, {cores} cores ({processor}), {memory_gib:.0} GiB, {system}, PostgreSQL \
+             {postgresql}; load by {load_generator}. Everything, the load generator too, shares these cores."
         )
     }
 }

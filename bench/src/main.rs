@@ -1,6 +1,7 @@
 //! `bench`: measures the application against what it stands in front of and what it could be at best.
 //!
-//! Every figure is a median over rounds in which all that is compared takes turns, so that what else the machine does hits all alike.
+//! Every figure is a median over rounds in which all that is compared takes turns, so that what else the machine does
+//! hits all alike.
 
 mod call;
 mod cost;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 /// Measures the application side by side with what it is compared to, in one run on this machine.
 ///
-/// With LITELLM_URL and LITELLM_MASTER_KEY in the environment a real LiteLLM is measured too; it must know the model gpt-4o-mini.
+/// With LITELLM_URL and LITELLM_MASTER_KEY in the environment a real LiteLLM is measured too; it must know the model
+/// gpt-4o-mini.
 #[derive(Parser)]
 #[command(name = "bench", bin_name = "cargo xtask bench")]
 pub struct Options {

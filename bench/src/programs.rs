@@ -23,7 +23,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts a program that this crate or a test crate builds, which `command` makes to listen on the port it is given.
+    /// Starts a program that this crate or a test crate builds, which `command` makes to listen on the port it is
+    /// given.
     pub fn start(name: &str, logs: &Path, command: impl FnOnce(&mut Command, u16)) -> Result<Self> {
         let port = ports::free()?;
         let mut program = Command::new(beside(name)?);

@@ -15,7 +15,7 @@ const MASTER_KEY: &str = "sk-bench-master";
 pub struct World {
     /// The application on the project's own host, as `spin up` would run it by default.
     pub application: Program,
-    /// The baseline.
+    /// The native server that the application is compared with.
     pub native: Program,
     /// The stand-in for LiteLLM.
     pub stand_in: Program,
@@ -96,7 +96,8 @@ impl World {
         let mut teams = vec![];
         for _ in 0..number {
             let fields = json!({
-                "organization_id": organization, "model_groups": [group], "credits_allocated": 1_000_000_000, "max_budget": 1_000_000,
+                "organization_id": organization, "model_groups": [group], "credits_allocated": 1_000_000_000,
+                "max_budget": 1_000_000,
             });
             teams.push(admin.new_team(fields).await);
         }

@@ -1,14 +1,14 @@
-//! Compresses what the component serves into `OUT_DIR`: its own pages, the OpenAPI document, and Swagger UI and Redoc, which are
-//! taken out of the pages that the crate `aide` makes of them.
+//! Compresses the files that the component serves into `OUT_DIR`: its own pages, the OpenAPI document, and the scripts
+//! and style sheets of Swagger UI and Redoc, which are cut out of the pages that the crate `aide` generates.
 //!
-//! Swagger UI (Apache-2.0, by SmartBear Software) and Redoc (MIT, by Rebilly and Redocly) keep their notices of copyright.
+//! Swagger UI (Apache-2.0, by SmartBear Software) and Redoc (MIT, by Rebilly and Redocly) keep their copyright notices.
 
 use aide::{redoc::Redoc, swagger::Swagger};
 use anyhow::{Context, Result, ensure};
 use std::{env, fs, num::NonZeroU64, path::Path};
 use zopfli::{Format, Options};
 
-/// Our own files, relative to this package.
+/// This application's own files, relative to this package.
 const OWN: [&str; 5] = [
     "../../docs/openapi.json",
     "pages/redoc.css",
@@ -17,10 +17,10 @@ const OWN: [&str; 5] = [
     "pages/swagger.js",
 ];
 
-/// Redoc shows this picture in its menu, and nothing in its place when it can't be loaded.
+/// The picture that Redoc shows in its menu. It would be loaded from another site, so it is replaced by an empty one.
 const REDOC_LOGO: &str = "https://cdn.redoc.ly/redoc/logo-mini.svg";
 
-/// More of them hardly save anything.
+/// More iterations hardly make the files smaller.
 const ITERATIONS: NonZeroU64 = NonZeroU64::new(5).unwrap();
 
 fn main() -> Result<()> {
@@ -41,7 +41,7 @@ fn main() -> Result<()> {
     compress("redoc.standalone.js", &script.replace(REDOC_LOGO, "data:,"))
 }
 
-/// What stands between two marks, of which the second is the last one in the page.
+/// The text between two marks; the second is the last of its kind in the page.
 fn between<'a>(page: &'a str, before: &str, after: &str) -> Result<&'a str> {
     let marked = || format!("aide's page is not made as expected: nothing between {before} and {after}");
     let (_, rest) = page.split_once(before).with_context(marked)?;
@@ -49,7 +49,7 @@ fn between<'a>(page: &'a str, before: &str, after: &str) -> Result<&'a str> {
     Ok(content.trim())
 }
 
-/// Writes the content as the file of this name with `.gz`. The same content always gives the same bytes.
+/// Writes the content to `OUT_DIR` as a file of this name with `.gz`. The same content always gives the same bytes.
 fn compress(path: &str, content: &str) -> Result<()> {
     let name = Path::new(path).file_name().context("a path without a name")?.to_string_lossy();
     let target = Path::new(&env::var("OUT_DIR")?).join(format!("{name}.gz"));

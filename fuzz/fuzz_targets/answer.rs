@@ -1,4 +1,5 @@
-//! Whole answers of LiteLLM: completions and refusals. What arrives is a status, headers and a body: one line each, the body last.
+//! Whole answers of LiteLLM: completions and refusals. What arrives is a status, headers and a body: one line each, the
+//! body last.
 //!
 //! * Only a success is a completion, and its members came in the body.
 //! * A failure is known to have cost nothing only if no model was reached, or the answer says so.
@@ -57,7 +58,8 @@ fn check_completion(answer: &Answer, found: Completion) {
 }
 
 fn check_failure(answer: &Answer, Failure { class, status, cost_known, .. }: Failure) {
-    // What looks like a success and can't be read may have cost something, and so may what a model failed at without saying its cost.
+    // What looks like a success and can't be read may have cost something, and so may what a model failed at without
+    // saying its cost.
     let said = |name| answer.headers.get(name).is_some_and(|value| value.to_str().is_ok());
     let costless = !said("x-litellm-call-id") || said("x-litellm-response-cost");
     assert_eq!(cost_known, !answer.status.is_success() && costless);

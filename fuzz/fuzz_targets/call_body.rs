@@ -73,8 +73,9 @@ fn check_as_config(config: &BTreeMap<String, Box<RawValue>>) {
 
 /// Whether OpenAI has such a parameter of a chat completion. A list of its own: the product's is what is tested.
 fn is_openai_s(name: &str) -> bool {
-    const PARAMETERS: &str = "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens \
-        messages modalities n parallel_tool_calls prediction presence_penalty reasoning_effort response_format seed stop temperature \
-        tool_choice tools top_logprobs top_p user verbosity web_search_options";
+    const PARAMETERS: &str = "audio frequency_penalty function_call functions logit_bias logprobs \
+        max_completion_tokens max_tokens messages modalities n parallel_tool_calls prediction presence_penalty \
+        reasoning_effort response_format seed stop temperature tool_choice tools top_logprobs top_p user verbosity \
+        web_search_options";
     PARAMETERS.split_whitespace().any(|parameter| parameter == name)
 }

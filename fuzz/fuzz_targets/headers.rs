@@ -1,4 +1,5 @@
-//! The headers that a caller is known by: `Authorization` and `Idempotency-Key`, one on each line of the input, in turn.
+//! The headers that a caller is known by: `Authorization` and `Idempotency-Key`, one on each line of the input, in
+//! turn.
 //!
 //! * A key is taken only from a single header of the documented form, byte for byte. Two keys never count as one.
 //! * A refusal is a 401 or names its header.

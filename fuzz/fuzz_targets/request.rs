@@ -1,7 +1,7 @@
 //! A request as the host hands it over: method, target, and headers, one a line.
 //!
-//! * Paths that are not quite a route's (`//`, `%2f`, a trailing slash, dots) reach nothing, and what guards a route can't be gone
-//!   around: without a well-formed key the answer of a team's route is never its own.
+//! * Paths that are not quite a route's (`//`, `%2f`, a trailing slash, dots) reach nothing, and what guards a route
+//!   can't be gone around: without a well-formed key the answer of a team's route is never its own.
 //! * Ids in paths are valid once a handler sees them.
 //! * Every answer has one `x-request-id`, visible and bounded; every failure has the documented form.
 #![no_main]

@@ -1,8 +1,9 @@
 //! The event stream of a model, from LiteLLM's bytes to the caller's.
 //!
-//! * However the bytes are cut into chunks, the events are the same, and they are those of the specification; none is lost.
-//! * Each piece of an answer becomes one event for the caller, in either form: JSON on one line, which names the group as the model
-//!   and brings the members of the delta as they came.
+//! * However the bytes are cut into chunks, the events are the same, and they are those of the specification; none is
+//!   lost.
+//! * Each piece of an answer becomes one event for the caller, in either form: JSON on one line, which names the group
+//!   as the model and brings the members of the delta as they came.
 #![no_main]
 
 use bytes::Bytes;

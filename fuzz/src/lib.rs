@@ -1,7 +1,7 @@
 //! What the fuzz targets have in common: what holds for every refusal, and a second reading of event streams.
 //!
-//! Each target in `fuzz_targets/` states properties, not only that nothing panics: a component that panics traps, and takes every
-//! other request of its instance along.
+//! Each target in `fuzz_targets/` states properties, not only that nothing panics: a component that panics traps, and
+//! takes every other request of its instance along.
 
 use axum::{http::StatusCode, response::IntoResponse};
 use shared::error::{Code, Error};

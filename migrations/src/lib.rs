@@ -1,17 +1,19 @@
 //! The database schema, as SQL files that are compiled in, and the one way to bring a database up to date with them.
 //!
-//! `tables/NNNN_*.sql` are applied once, in the order of their numbers, and are frozen once they are released: another change
-//! of a table is another file. `functions/*.sql` hold each function whole, with its attributes and who may execute it; all of
-//! them are applied again whenever one has changed, and functions that are in none of them any more are dropped.
+//! `tables/NNNN_*.sql` are applied once, in the order of their numbers, and are frozen once they are released: another
+//! change of a table is another file. `functions/*.sql` hold each function whole, with its attributes and who may
+//! execute it; all of them are applied again whenever one has changed, and functions that are in none of them any more
+//! are dropped.
 //!
-//! Guarantees: a database has all of an upgrade or nothing of it, for it is one transaction, which also writes down what was
-//! applied; applying again changes nothing; of several runs at once on one database one works and the others find it done; a
-//! file that was changed after it was applied is an error that names it, and so is a database of a newer release.
+//! Guarantees: a database has all of an upgrade or nothing of it, for it is one transaction, which also writes down
+//! what was applied; applying again changes nothing; of several runs at once on one database one works and the others
+//! find it done; a file that was changed after it was applied is an error that names it, and so is a database of a
+//! newer release.
 //!
 //! Left to others: there is no way back. A file must not hold statements that refuse to run in a transaction, such as
-//! `CREATE INDEX CONCURRENTLY`. `CREATE OR REPLACE` can't change what a function answers or what its parameters are called:
-//! such a function gets another name, or is dropped by a file in `tables/` once no release calls it any more (see
-//! `releases/`).
+//! `CREATE INDEX CONCURRENTLY`. `CREATE OR REPLACE` can't change what a function answers or what its parameters are
+//! called: such a function gets another name, or is dropped by a file in `tables/` once no release calls it any more
+//! (see `releases/`).
 
 mod script;
 #[cfg(test)]
@@ -29,7 +31,8 @@ include!(concat!(env!("OUT_DIR"), "/files.rs"));
 /// The release that this is: the version of the whole workspace.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
-/// The advisory lock that a run holds, in each database on its own. An arbitrary constant: the ASCII codes of `llm-jobs`.
+/// The advisory lock that a run holds, in each database on its own. An arbitrary constant: the ASCII codes of
+/// `llm-jobs`.
 const LOCK: i64 = i64::from_be_bytes(*b"llm-jobs");
 
 /// Where it is written down what was applied.
@@ -48,8 +51,8 @@ CREATE TABLE IF NOT EXISTS schema_functions (
 );
 ";
 
-/// Functions may name others that come later. `pg_temp` last: otherwise it comes first, and what a caller makes there would take the
-/// place of what is meant.
+/// Functions may name others that come later. `pg_temp` last: otherwise it comes first, and what a caller makes there
+/// would take the place of what is meant.
 const BEFORE_FUNCTIONS: &str = "
 SET LOCAL check_function_bodies = off;
 SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
@@ -62,7 +65,8 @@ DECLARE
     v_function record;
 BEGIN
     FOR v_function IN
-        SELECT oid::regprocedure AS name, xmin = pg_current_xact_id()::xid OR prorettype = 'trigger'::regtype AS is_current
+        SELECT oid::regprocedure AS name,
+               xmin = pg_current_xact_id()::xid OR prorettype = 'trigger'::regtype AS is_current
         FROM pg_proc p
         WHERE pronamespace = current_schema()::regnamespace AND proowner = current_user::regrole
           AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')
@@ -149,8 +153,8 @@ pub async fn plan(url: &str) -> Result<Steps> {
 /// for its host name and from an authority that the system trusts, or one in the file that `SSL_CERT_FILE` names.
 ///
 /// # Errors
-/// When the server can't be reached, a file fails (the error says where), an applied file was changed since, or the database
-/// is of a newer release. Then nothing has changed.
+/// When the server can't be reached, a file fails (the error says where), an applied file was changed since, or the
+/// database is of a newer release. Then nothing has changed.
 pub async fn apply(url: &str) -> Result<Steps> {
     let (client, connection) = connect(url).await?;
     let steps = Schema::current().apply_to(&client).await;
@@ -220,13 +224,13 @@ impl Schema {
         let known = file.recorded_name();
         ensure!(
             name == known,
-            "the database has {name} where this release has {known}: it was made before release 0.2.0, or by something else, \
-             and can't be upgraded: begin with a new database"
+            "the database has {name} where this release has {known}: it was made before release 0.2.0, or by something \
+             else, and can't be upgraded: begin with a new database"
         );
         ensure!(
             checksum == file.checksum(),
-            "migrations/{} was changed after it was applied to this database: put it back as it was and write the change as \
-             another file in migrations/tables/",
+            "migrations/{} was changed after it was applied to this database: put it back as it was and write the \
+             change as another file in migrations/tables/",
             file.name
         );
         Ok(())

@@ -22,7 +22,8 @@ pub fn of(schema: &Schema) -> String {
         write(
             &mut text,
             &format!(
-                "\n-- {0}\nSELECT NOT EXISTS (SELECT FROM schema_migrations WHERE number = {number}) AS is_missing \\gset\n\
+                "\n-- {0}\nSELECT NOT EXISTS (SELECT FROM schema_migrations \
+                 WHERE number = {number}) AS is_missing \\gset\n\
                  \\if :is_missing\n{1}\n\
                  INSERT INTO schema_migrations (number, file, checksum) VALUES ({number}, '{name}', '{2}');\n\\endif\n",
                 file.name,
@@ -35,8 +36,8 @@ pub fn of(schema: &Schema) -> String {
     write(
         &mut text,
         &format!(
-            "\n-- functions/*.sql\nSELECT NOT EXISTS (SELECT FROM schema_functions WHERE release = '{release}' AND checksum = \
-             '{checksum}') AS is_missing \\gset\n\\if :is_missing\n{BEFORE_FUNCTIONS}"
+            "\n-- functions/*.sql\nSELECT NOT EXISTS (SELECT FROM schema_functions WHERE release = '{release}' \
+             AND checksum = '{checksum}') AS is_missing \\gset\n\\if :is_missing\n{BEFORE_FUNCTIONS}"
         ),
     );
     for file in &schema.functions {

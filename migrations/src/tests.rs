@@ -119,7 +119,8 @@ async fn a_changed_function_is_replaced_and_one_that_is_no_longer_defined_is_dro
     changed.functions.pop();
     assert_eq!(changed.apply_to(&client).await.expect("the functions"), steps(&[], true));
     assert_eq!(database.number("SELECT number()::bigint").await, 2);
-    let left = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname IN ('number', 'helper')";
+    let left = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace \
+                AND proname IN ('number', 'helper')";
     assert_eq!(database.number(left).await, 1);
     assert_eq!(
         database.number("SELECT count(*) FROM pg_stat_statements WHERE false").await,

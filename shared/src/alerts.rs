@@ -1,15 +1,15 @@
 //! Sending alerts to webhooks.
 //!
-//! Guarantees: each alert of a team with a webhook is delivered at least once: it is due until its receiver answers 2xx, at growing
-//! intervals, 20 times at most (about four days), and survives whoever was sending it. It carries its id, so that a receiver can tell a
-//! repeat, and a signature.
+//! Guarantees: each alert of a team with a webhook is delivered at least once. It stays due until its receiver answers
+//! 2xx: deliveries are retried at growing intervals, at most 20 times (about four days), and a crash of the sender
+//! loses none. An alert carries its id, by which a receiver can recognize a duplicate, and a signature.
 //!
-//! Left to others: the time. What is due is sent after a job is completed, credits are corrected or a team is suspended, and by
-//! `POST /api/jobs/expire`, which a timer should send. The components that make calls reach nothing but the database and LiteLLM, so what
-//! their jobs of one call raise waits for one of these.
+//! Nothing here runs on a timer: due alerts are sent after a job is completed, credits are corrected or a team is
+//! suspended, and by `POST /api/jobs/expire`, which a timer should request. The components that make calls can reach
+//! only the database and LiteLLM, so the alerts that their calls raise are sent on the next of these occasions.
 //!
-//! `x-webhook-signature: sha256=<hex>` is the HMAC-SHA256, with the variable `webhook_secret`, of `x-webhook-timestamp`, a dot, and the
-//! body.
+//! `x-webhook-signature: sha256=<hex>` is the HMAC-SHA256, with the variable `webhook_secret`, of
+//! `x-webhook-timestamp`, a dot, and the body.
 
 use crate::{
     error::Result,
@@ -26,7 +26,7 @@ use spin_sdk::wasip3::spawn;
 use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
-/// How long a receiver may take.
+/// The maximum time that a receiver may take to answer.
 const LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
@@ -36,7 +36,7 @@ struct Due {
     body: Box<RawValue>,
 }
 
-/// Sends what is due, in the background. Without a `webhook_secret` nothing is sent.
+/// Sends the due alerts in the background. Without a `webhook_secret` nothing is sent.
 pub fn deliver() {
     spawn(async {
         if let Err(error) = deliver_due().await {
@@ -52,7 +52,7 @@ async fn deliver_due() -> Result<()> {
     }
     let due: Vec<Due> = function!(take_alerts()).run().await?;
     for alert in due {
-        // What does not arrive is due again later.
+        // A failed delivery is due again later.
         if send(&secret, &alert).await == Some(true) {
             function!(alert_delivered(p_alert_id: alert.alert_id)).run::<bool>().await?;
         }
@@ -60,7 +60,7 @@ async fn deliver_due() -> Result<()> {
     Ok(())
 }
 
-/// Whether the receiver took it; `None`: it could not be asked.
+/// Whether the receiver accepted the alert; `None`: there was no answer.
 async fn send(secret: &str, alert: &Due) -> Option<bool> {
     let timestamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     let body = alert.body.get();

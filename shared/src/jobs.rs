@@ -1,4 +1,4 @@
-//! What SQL answers about jobs.
+//! The answers of SQL about jobs.
 
 use crate::values::{CallId, FinalStatus, GroupName, JobId, Usd};
 use serde::{Deserialize, Serialize};
@@ -7,74 +7,84 @@ use utoipa::ToSchema;
 /// The sums over a job's calls.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Sums {
-    /// How many calls it has.
+    /// The number of calls.
     pub total_calls: i64,
-    /// Calls that a model answered.
+    /// The number of calls that a model answered.
     pub successful_calls: i64,
-    /// Calls that no model answered.
+    /// The number of calls that no model answered.
     pub failed_calls: i64,
-    /// Tokens of all prompts and answers.
+    /// The tokens of all prompts and answers.
     pub total_tokens: i64,
-    /// What the calls cost in US dollars, as far as that is known; `null` when nothing is.
+    /// The known cost of the calls in US dollars; `null`: no call's cost is known.
     pub total_cost_usd: Option<Usd>,
-    /// Calls whose cost is not known, or not yet.
+    /// The number of calls whose cost is not known, or not known yet.
     pub unpriced_calls: i64,
-    /// Milliseconds from a call's arrival to its answer's end, on average.
+    /// The average latency of the calls, from a call's arrival to the end of its answer, in milliseconds.
     pub avg_latency_ms: i64,
 }
 
 /// The answer of `complete_job`.
 #[derive(Deserialize)]
 pub struct Completion {
-    /// What ending the job answered, the first time.
+    /// The answer to the first request that ended the job.
     pub completion: CompletedJob,
-    /// Whether a webhook is due to hear something.
+    /// Whether alerts are due to be sent to a webhook.
     pub alerts: bool,
 }
 
 /// A job that has ended.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct CompletedJob {
-    /// Its id.
+    /// The job's id.
     pub job_id: JobId,
-    /// How it ended.
+    /// How the job ended.
     pub status: FinalStatus,
-    /// When it ended.
+    /// When the job ended (RFC 3339, UTC).
     pub completed_at: String,
-    /// What it cost.
+    /// What the job cost, in US dollars and in credits.
     pub costs: Costs,
-    /// Its calls, in the order in which they were made.
+    /// The job's calls, oldest first.
     pub calls: Vec<CompletedCall>,
 }
 
-/// The sums over a job's calls, and what it cost in credits.
+/// The sums over a job's calls, and the credits that it was charged.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Costs {
+    /// The number of calls.
     total_calls: i64,
+    /// The number of calls that a model answered.
     successful_calls: i64,
+    /// The number of calls that no model answered.
     failed_calls: i64,
+    /// The tokens of all prompts and answers.
     total_tokens: i64,
-    /// What the calls cost in US dollars, as far as that is known; `null` when nothing is.
+    /// The known cost of the calls in US dollars; `null`: no call's cost is known.
     total_cost_usd: Option<Usd>,
-    /// Calls whose cost is not known, or not yet.
+    /// The number of calls whose cost is not known, or not known yet.
     unpriced_calls: i64,
-    /// Milliseconds from a call's arrival to its answer's end, on average.
+    /// The average latency of the calls, from a call's arrival to the end of its answer, in milliseconds.
     avg_latency_ms: i64,
-    /// Whether credits were deducted.
+    /// Whether credits were deducted for the job.
     credit_applied: bool,
-    /// How many credits were deducted.
+    /// The number of credits that were deducted for the job.
     credits_charged: i64,
-    /// What the team has left.
+    /// The team's balance afterwards, in credits; negative if a `soft` team has overdrawn it.
     credits_remaining: i64,
 }
 
-/// A call as ending its job shows it.
+/// A call of a job that has ended.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct CompletedCall {
+    /// The call's id.
     call_id: CallId,
+    /// The purpose that the caller gave.
     purpose: Option<String>,
+    /// The model group that was called.
     model_group: GroupName,
+    /// The tokens of the prompt and the answer.
     tokens: i64,
+    /// The time from the call's arrival to the end of its answer, in milliseconds; `null`: it was not measured.
     latency_ms: Option<i64>,
+    /// The error that the caller received; `null`: none.
     error: Option<String>,
 }

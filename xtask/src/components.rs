@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Which components.
+/// The components to build.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Those that spin.toml names.

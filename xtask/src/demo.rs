@@ -28,7 +28,8 @@ pub fn run(base: &str, admin_key: &str, models: &[String]) -> Result<()> {
     let created = demo.post(
         "/api/teams/create",
         admin,
-        json!({"organization_id": organization, "team_id": team, "model_groups": [group], "credits_allocated": CREDITS}),
+        json!({"organization_id": organization, "team_id": team, "model_groups": [group],
+            "credits_allocated": CREDITS}),
     )?;
     let team_key = Key { header: "Authorization", prefix: "Bearer ", key: text(&created, "virtual_key")? };
 

@@ -11,11 +11,12 @@ use std::{
 /// The workspace, and the fuzz targets, which are one of their own.
 const MANIFESTS: [&str; 2] = ["Cargo.toml", "fuzz/Cargo.toml"];
 
-/// The database of known holes is a git repository, of some megabytes. Where its server can't be reached it may take long to know.
+/// The database of known holes is a git repository, of some megabytes. Where its server can't be reached it may take
+/// long to know.
 const FETCH_LIMIT: Duration = Duration::from_secs(60);
 
-/// Checks licences, duplicates and sources, and the advisories where their database can be had. Where it can't, that is an error
-/// only if they are required, but is always said.
+/// Checks licences, duplicates and sources, and the advisories where their database can be had. Where it can't, that is
+/// an error only if they are required, but is always said.
 pub fn run(advisories_required: bool) -> Result<()> {
     let deny = tools::program("cargo-deny")?;
     progress::step("Checking licences, duplicates and sources of dependencies", || {

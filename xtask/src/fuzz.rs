@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: the targets in `fuzz/`, for a bounded time.
 //!
-//! It runs what cargo-fuzz builds, two at a time on two cores. What the fuzzer learns stays in `target/fuzz`; only the inputs that are
-//! kept on purpose are in `fuzz/corpus`. A finding is an input under `fuzz/artifacts`.
+//! It runs what cargo-fuzz builds, two at a time on two cores. What the fuzzer learns stays in `target/fuzz`; only the
+//! inputs that are kept on purpose are in `fuzz/corpus`. A finding is an input under `fuzz/artifacts`.
 
 use crate::{processes, processes::Process, progress, project, tools};
 use anyhow::{Context, Result, bail};
@@ -125,8 +125,8 @@ impl Run {
         let input = log.lines().rev().find_map(|line| line.split_once("Test unit written to "));
         match input {
             Some((_, input)) => bail!(
-                "{target} found an input that breaks a property:\n{panic}\nto replay it: {program} {input}\nonce it is mended, \
-                 keep the input: mv {input} fuzz/corpus/{target}/what-it-shows.txt",
+                "{target} found an input that breaks a property:\n{panic}\nto replay it: {program} {input}\nonce it is \
+                 mended, keep the input: mv {input} fuzz/corpus/{target}/what-it-shows.txt",
                 target = self.target,
                 panic = panic.join("\n"),
                 program = self.program.display(),

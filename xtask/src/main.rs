@@ -1,8 +1,8 @@
 //! `cargo xtask`: everything that is done to this project from a shell: building, starting, testing, migrating.
 //!
 //! Reading order: this file names the commands; [`up`], [`test`] and [`migrate`] are one command each; [`components`]
-//! builds for the target that [`toolchain`] makes sure of; the crate `private-postgres` runs private servers, and starts
-//! and stops programs.
+//! builds for the target that [`toolchain`] makes sure of; the crate `private-postgres` runs private servers, and
+//! starts and stops programs.
 
 mod application;
 mod bench;
@@ -41,27 +41,30 @@ enum Command {
     Build,
     /// Starts the application with PostgreSQL and a LiteLLM stand-in, and serves until Ctrl-C.
     ///
-    /// Uses a PostgreSQL of its own in .data/ unless DATABASE_URL names one (and MIGRATION_DATABASE_URL, the same with the rights of its
-    /// owner, where those differ), a stand-in that echoes unless LITELLM_URL
-    /// and LITELLM_MASTER_KEY name a LiteLLM, and a kept random admin key unless ADMIN_KEY holds one.
+    /// Uses a PostgreSQL of its own in .data/ unless DATABASE_URL names one (and MIGRATION_DATABASE_URL, the same with
+    /// the rights of its owner, where those differ), a stand-in that echoes unless LITELLM_URL and LITELLM_MASTER_KEY
+    /// name a LiteLLM, and a kept random admin key unless ADMIN_KEY holds one.
     Up(up::Options),
-    /// Checks format and lints, and runs the tests of units and of the SQL, with a PostgreSQL of its own: minutes, when much is built.
+    /// Checks format and lints, and runs the tests of units and of the SQL, with a PostgreSQL of its own: minutes, when
+    /// much is built.
     Check,
     /// Checks everything, with a PostgreSQL of its own; stops at the first failure.
     Test {
         /// Run the tests whose names contain this, and nothing else.
         filter: Option<String>,
     },
-    /// Drives the application at random from many clients at once, with faults, and audits every answer; prints a report.
+    /// Drives the application at random from many clients at once, with faults, and audits every answer; prints a
+    /// report.
     ///
-    /// A part of `test`, with one minute. Its arguments are those of tests/soak: `--minutes N`, `--seed S`, and others by `--help`.
+    /// A part of `test`, with one minute. Its arguments are those of tests/soak: `--minutes N`, `--seed S`, and others
+    /// by `--help`.
     #[command(disable_help_flag = true)]
     Soak {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Measures the application against the stand-in alone, a native server and, where LITELLM_URL and LITELLM_MASTER_KEY name one, a
-    /// real LiteLLM, side by side in one run. Needs wrk and valgrind.
+    /// Measures the application against the stand-in alone, a native server and, where LITELLM_URL and
+    /// LITELLM_MASTER_KEY name one, a real LiteLLM, side by side in one run. Needs wrk and valgrind.
     ///
     /// Its arguments are those of bench/, which `--help` shows.
     #[command(disable_help_flag = true)]
@@ -71,7 +74,8 @@ enum Command {
     },
     /// Fuzzes what parses bytes from outside, for a bounded time. A part of `test`, with 50,000 inputs for each target.
     Fuzz(fuzz::Options),
-    /// Checks licences, duplicates, sources and advisories of all dependencies by the rules of deny.toml. A part of `test`.
+    /// Checks licences, duplicates, sources and advisories of all dependencies by the rules of deny.toml. A part of
+    /// `test`.
     Deny {
         /// Fail, rather than say so, where the database of advisories can't be reached.
         #[arg(long)]

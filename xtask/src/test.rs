@@ -1,5 +1,5 @@
-//! `cargo xtask test`: everything that has to hold before a change is good, in order, until the first failure; and `cargo xtask check`: the
-//! quick part of it.
+//! `cargo xtask test`: everything that has to hold before a change is good, in order, until the first failure; and
+//! `cargo xtask check`: the quick part of it.
 
 use crate::{
     components::{self, Scope},
@@ -58,7 +58,8 @@ pub fn build_application(programs: &[&str]) -> Result<()> {
 pub fn with_postgres(work: impl FnOnce(&str) -> Result<()>) -> Result<()> {
     let settings = [
         "shared_preload_libraries=pg_stat_statements",
-        // Hundreds of databases, each with its own statements: by default the rarest are forgotten while a test counts them.
+        // Hundreds of databases, each with its own statements: by default the rarest are forgotten while a test counts
+        // them.
         "pg_stat_statements.max=100000",
         "max_connections=500",
         "fsync=off",

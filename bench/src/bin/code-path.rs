@@ -1,5 +1,5 @@
-//! What our own code does for a buffered call, natively built and without a host: reading the request, writing LiteLLM's, reading its
-//! answer, writing ours. `code-path N` does it N times and prints how often it allocated.
+//! What our own code does for a buffered call, natively built and without a host: reading the request, writing
+//! LiteLLM's, reading its answer, writing ours. `code-path N` does it N times and prints how often it allocated.
 
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::{json, value::RawValue};

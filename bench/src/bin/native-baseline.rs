@@ -1,6 +1,7 @@
-//! The limit that no WebAssembly host can beat on the same machine: a buffered call of a job as a plain native server would make it, with
-//! the same two SQL functions and the same call of LiteLLM. It knows every key that it has seen, pools its connections, keeps its
-//! statements prepared, resets nothing, and checks nothing but what the functions check. **It is no product.**
+//! The limit that no WebAssembly host can beat on the same machine: a buffered call of a job as a plain native server
+//! would make it, with the same two SQL functions and the same call of LiteLLM. It knows every key that it has seen,
+//! pools its connections, keeps its statements prepared, resets nothing, and checks nothing but what the functions
+//! check. **It is no product.**
 
 use anyhow::Result;
 use axum::{
@@ -162,7 +163,8 @@ impl Server {
         Ok(json!({
             "call_id": call_id,
             "response": completion["choices"][0]["message"].take(),
-            "metadata": {"latency_ms": latency, "tokens_used": completion["usage"]["total_tokens"], "model_group": opened.model_group},
+            "metadata": {"latency_ms": latency, "tokens_used": completion["usage"]["total_tokens"],
+                "model_group": opened.model_group},
         }))
     }
 }

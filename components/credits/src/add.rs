@@ -1,7 +1,8 @@
-//! Topping up and correcting.
+//! Top-ups and corrections of a team's balance.
 //!
-//! Credits that are in the ledger are there, so LiteLLM failing to follow with its budget is a warning and not an error, which would
-//! invite to add them twice. The team's next call tells LiteLLM, before it is made.
+//! Credits that are in the ledger stay there. If LiteLLM can't be synchronized with the new budget, the answer is
+//! therefore a success with a warning: an error would invite the caller to add the credits twice. The team's next call
+//! synchronizes LiteLLM before it is made.
 
 use crate::transactions::Transaction;
 use axum::Json;
@@ -18,37 +19,44 @@ use shared::{
 };
 use utoipa::ToSchema;
 
-/// How many credits, by any of the names that the guides have for it, and why.
+/// The credits to add, under exactly one of the three names `credits_amount`, `amount` and `credits`.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"credits_amount": 100, "reason": "Invoice 2025-117"}))]
 pub struct AddCredits {
-    /// This, or one of its other names.
+    /// The number of credits to add. Required, under this name or one of its other names.
     credits_amount: Option<Amount>,
     /// Another name of `credits_amount`.
     amount: Option<Amount>,
     /// Another name of `credits_amount`.
     credits: Option<Amount>,
+    /// The reason that the ledger shows.
     reason: Option<Prose>,
+    /// The caller's own data, which is stored with the ledger entry.
     #[serde(default)]
     metadata: Metadata,
 }
 
-/// What was added.
+/// The result of a top-up.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Added {
+    /// The team that got the credits.
     team_id: TeamId,
+    /// The number of credits that were added.
     credits_added: i64,
+    /// The team's balance afterwards, in credits; negative if a `soft` team has overdrawn it.
     credits_remaining: i64,
+    /// The ledger entry of the top-up.
     transaction: Transaction,
-    /// What did not go as it should, although the credits are there.
+    /// Problems that did not prevent the top-up, such as LiteLLM being out of reach.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
 
 /// Add credits
 ///
-/// LiteLLM's budget is raised by what they are worth.
+/// The credits are available at once. LiteLLM's budget of the team is raised by their value in US dollars; if LiteLLM
+/// can't be reached, the answer has a warning, and the team's next call raises it.
 #[utoipa::path(post, path = "/api/credits/teams/{team_id}/add", tag = "Credits", params(("team_id" = TeamId, Path)),
     request_body = AddCredits, responses((status = 200, body = Added)))]
 pub async fn add(
@@ -83,36 +91,43 @@ pub async fn add(
     Ok(Json(added))
 }
 
-/// A correction, and why.
+/// A correction of a balance, and its reason.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"credits_amount": -5, "reason": "Charged twice by mistake"}))]
 pub struct AdjustCredits {
-    /// Not 0; negative to take credits away.
+    /// The number of credits to add, or, if negative, to take away; not 0.
     credits_amount: Correction,
+    /// The reason that the ledger shows.
     reason: Prose,
+    /// The caller's own data, which is stored with the ledger entry.
     #[serde(default)]
     metadata: Metadata,
 }
 
-/// A number of credits to add or to take away.
+/// A number of credits to add or to take away: -1,000,000,000 to 1,000,000,000.
 type Correction = Whole<-1_000_000_000, 1_000_000_000>;
 
-/// What was corrected.
+/// The result of a correction.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Adjusted {
+    /// The team whose balance was corrected.
     team_id: TeamId,
+    /// The change in credits; negative if credits were taken away.
     credits_adjusted: i64,
+    /// The team's balance afterwards, in credits; negative if a `soft` team has overdrawn it.
     credits_remaining: i64,
+    /// The ledger entry of the correction.
     transaction: Transaction,
-    /// What did not go as it should, although the balance is corrected.
+    /// Problems that did not prevent the correction, such as LiteLLM being out of reach.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
 
 /// Correct a balance
 ///
-/// It can't take more than is available. LiteLLM's budget follows.
+/// A correction can take away at most the credits that are available. LiteLLM's budget of the team changes by the same
+/// value.
 #[utoipa::path(post, path = "/api/credits/teams/{team_id}/adjust", tag = "Credits", params(("team_id" = TeamId, Path)),
     request_body = AdjustCredits,
     responses((status = 200, body = Adjusted), (status = 402, description = "`insufficient_credits`")))]
@@ -142,7 +157,7 @@ pub async fn adjust(
     Ok(Json(adjusted))
 }
 
-/// Warnings about what LiteLLM could not be told.
+/// Synchronizes LiteLLM with the new budget. Returns a warning if that failed.
 async fn synced(mutation: &Mutation, litellm: DesiredTeam) -> Vec<String> {
     match sync::after(mutation, litellm).await {
         Ok(()) => vec![],

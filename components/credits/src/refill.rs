@@ -11,35 +11,43 @@ use shared::{
 };
 use utoipa::ToSchema;
 
-/// Whether, how much and how often.
+/// Whether credits are refilled automatically, how many, and how often.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"enabled": true, "refill_amount": 1000, "refill_period": "monthly"}))]
 pub struct ConfigureAutoRefill {
+    /// Whether automatic refills are enabled.
     enabled: bool,
-    /// Required when enabled.
+    /// The number of credits that each refill adds. Required if `enabled` is true.
     refill_amount: Option<Amount>,
-    /// Required when enabled.
+    /// How often credits are refilled. Required if `enabled` is true.
     refill_period: Option<RefillPeriod>,
 }
 
-/// What is set now.
+/// A team's automatic refills as they are configured now.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct AutoRefill {
+    /// The team.
     team_id: TeamId,
+    /// Whether automatic refills are enabled.
     auto_refill_enabled: bool,
+    /// The number of credits that each refill adds; `null`: never configured.
     refill_amount: Option<i64>,
+    /// How often credits are refilled; `null`: never configured.
     refill_period: Option<RefillPeriod>,
+    /// When the next refill is due (RFC 3339, UTC); `null`: automatic refills are disabled.
     next_refill_at: Option<String>,
+    /// A sentence for people.
     message: String,
 }
 
 /// Configure automatic refills
 ///
-/// The first is due one period after it is enabled. Refills that are due are made when the account is next touched, one for each
-/// period. The same period again keeps its schedule.
+/// The first refill is due one period after refills are enabled. Due refills are made when the team's account is next
+/// used, one for each period that has passed. Configuring the same period again keeps its schedule.
 #[utoipa::path(post, path = "/api/credits/teams/{team_id}/configure-auto-refill", tag = "Credits",
-    params(("team_id" = TeamId, Path)), request_body = ConfigureAutoRefill, responses((status = 200, body = AutoRefill)))]
+    params(("team_id" = TeamId, Path)), request_body = ConfigureAutoRefill,
+    responses((status = 200, body = AutoRefill)))]
 pub async fn configure(
     mutation: Mutation,
     PathTeam(team_id): PathTeam,

@@ -1,4 +1,4 @@
-//! Answers with files that were compressed when the component was built.
+//! Responses with files that were compressed when the component was built.
 
 use axum::{
     http::{
@@ -14,12 +14,13 @@ use flate2::read::GzDecoder;
 use shared::error::{Error, Result};
 use std::io::Read;
 
-/// What the pages may do: run our own scripts, talk to our own API, and nothing else.
+/// The Content-Security-Policy of the pages: they run this application's own scripts, connect to its API, and do
+/// nothing else.
 ///
-/// * `data:` pictures are within Swagger UI's style sheet.
-/// * The digests are of the `<style>` elements that Redoc adds: the look of its menu's scroll bar, which is part of the version
-///   that Cargo.toml names, and empty ones, which its script then fills.
-/// * Redoc's search runs in a worker that it makes from a `blob:`.
+/// * `data:` pictures are part of Swagger UI's style sheet.
+/// * The two digests are of the `<style>` elements that Redoc adds: the look of its menu's scroll bar, which depends on
+///   the version that Cargo.toml names, and empty elements that its script fills later.
+/// * Redoc's search runs in a worker that it creates from a `blob:` URL.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; img-src data:; \
     style-src 'self' 'sha256-DLDPR1ic47WIdK2WyeLkblb/tm2mQH+Jt/NNhZWu1k0=' \
     'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; worker-src blob:; \
@@ -27,16 +28,16 @@ const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; connect-src
 
 /// A file as it is served.
 pub struct File {
-    /// Its name.
+    /// The last segment of its path.
     pub name: &'static str,
-    /// Its `content-type`.
+    /// The value of its `content-type` header.
     pub content_type: &'static str,
-    /// Its content as one gzip member.
+    /// Its content, compressed as a single gzip member.
     pub gzip: &'static [u8],
 }
 
 impl File {
-    /// The file, compressed for those who accept that; 304 for those who have it.
+    /// The file, compressed if the client accepts gzip; 304 if the client has this version already.
     pub fn answer(&self, request: &HeaderMap) -> Result<Response> {
         let tag = self.tag();
         let headers: [(HeaderName, &str); 7] = [
@@ -44,7 +45,8 @@ impl File {
             (CONTENT_SECURITY_POLICY, CONTENT_POLICY),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (REFERRER_POLICY, "no-referrer"),
-            // To be kept, and asked for again by its tag: a new version of the application shows at once.
+            // Clients may cache the file but revalidate it by its tag, so that a new version of the application shows
+            // at once.
             (CACHE_CONTROL, "no-cache"),
             (ETAG, &tag),
             (VARY, "accept-encoding"),
@@ -58,7 +60,7 @@ impl File {
         })
     }
 
-    /// The same for the same content, in both encodings: its CRC-32 and length, which a gzip member ends with.
+    /// The entity tag, from the CRC-32 and the length at the end of the gzip member. It is the same for both encodings.
     fn tag(&self) -> String {
         let sums = self.gzip.last_chunk().copied().map_or(0, u64::from_be_bytes);
         format!("W/\"{sums:016x}\"")
@@ -73,7 +75,8 @@ impl File {
     }
 }
 
-/// Whether `accept-encoding` names gzip, or everything, and does not give it the weight 0. Without the header the answer is plain.
+/// Whether `accept-encoding` names `gzip` or `*` with a weight above 0. Without the header the response is not
+/// compressed.
 fn accepts_gzip(request: &HeaderMap) -> bool {
     let weight_of = |wanted: &str| {
         items(request, ACCEPT_ENCODING).find_map(|item| {
@@ -85,7 +88,7 @@ fn accepts_gzip(request: &HeaderMap) -> bool {
     weight_of("gzip").or_else(|| weight_of("*")).is_some_and(|weight| weight > 0.0)
 }
 
-/// The items of a header that is a list.
+/// The items of a header whose value is a comma-separated list.
 fn items(request: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = request.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)

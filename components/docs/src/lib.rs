@@ -1,6 +1,7 @@
 //! The API's documentation: the OpenAPI document, Swagger UI for it at `/docs`, and Redoc at `/redoc`.
 //!
-//! Everything comes from within the component: the pages load nothing from elsewhere, and their Content-Security-Policy says so.
+//! The component itself contains everything: the pages load nothing from elsewhere, which their Content-Security-Policy
+//! enforces.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

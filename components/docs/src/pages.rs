@@ -1,10 +1,10 @@
-//! What is served.
+//! The routes of the documentation.
 
 use crate::file::File;
 use axum::{extract::Path, http::HeaderMap, response::Response};
 use shared::error::{Code, Error, Result};
 
-/// A file that build.rs has put into `OUT_DIR`, with the name that it is served by.
+/// A file that `build.rs` wrote to `OUT_DIR`, with the name under which it is served.
 macro_rules! file {
     ($name:literal, $content_type:literal) => {
         File {
@@ -19,7 +19,7 @@ static SPEC: File = file!("openapi.json", "application/json");
 static SWAGGER: File = file!("swagger.html", "text/html; charset=utf-8");
 static REDOC: File = file!("redoc.html", "text/html; charset=utf-8");
 
-/// What the pages are made of.
+/// The scripts and style sheets of the pages.
 static ASSETS: [File; 5] = [
     file!("swagger.js", "text/javascript; charset=utf-8"),
     file!("swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
@@ -29,19 +29,22 @@ static ASSETS: [File; 5] = [
 ];
 
 /// This document
-#[utoipa::path(get, path = "/openapi.json", tag = "Service", responses((status = 200, body = Object, content_type = "application/json")))]
+#[utoipa::path(get, path = "/openapi.json", tag = "Service",
+    responses((status = 200, body = Object, content_type = "application/json")))]
 pub async fn spec(headers: HeaderMap) -> Result<Response> {
     SPEC.answer(&headers)
 }
 
 /// The documentation, to try the API in the browser
-#[utoipa::path(get, path = "/docs", tag = "Service", responses((status = 200, body = String, content_type = "text/html")))]
+#[utoipa::path(get, path = "/docs", tag = "Service",
+    responses((status = 200, body = String, content_type = "text/html")))]
 pub async fn swagger(headers: HeaderMap) -> Result<Response> {
     SWAGGER.answer(&headers)
 }
 
 /// The documentation, to read
-#[utoipa::path(get, path = "/redoc", tag = "Service", responses((status = 200, body = String, content_type = "text/html")))]
+#[utoipa::path(get, path = "/redoc", tag = "Service",
+    responses((status = 200, body = String, content_type = "text/html")))]
 pub async fn redoc(headers: HeaderMap) -> Result<Response> {
     REDOC.answer(&headers)
 }

@@ -1,4 +1,4 @@
-//! Ending a job.
+//! Completing a job.
 
 use axum::Json;
 use serde::Deserialize;
@@ -17,10 +17,12 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"status": "completed", "metadata": {"pages": 12}}))]
 pub struct CompleteJob {
+    /// The job's final status.
     status: FinalStatus,
-    /// Added to the job's.
+    /// The caller's own data, merged into the job's metadata: members of the same name are replaced.
     #[serde(default)]
     metadata: Metadata,
+    /// What went wrong: 1 to 10,000 characters. Blank text counts as none.
     #[serde(default, deserialize_with = "Prose::unless_blank")]
     #[schema(value_type = Option<String>)]
     error_message: Option<Prose>,
@@ -28,8 +30,8 @@ pub struct CompleteJob {
 
 /// Complete a job
 ///
-/// Credits are deducted when the status is `completed`, no call failed, and none were deducted for it before. Calls that are still open
-/// count as cancelled. The same request again gets the same answer.
+/// Credits are deducted if the status is `completed`, no call of the job failed, and none were deducted for the job
+/// before. Calls that are still open count as cancelled. Sending the same request again gets the same answer.
 #[utoipa::path(post, path = "/api/jobs/{job_id}/complete", tag = "Jobs", params(("job_id" = Uuid, Path)),
     request_body = CompleteJob,
     responses((status = 200, body = CompletedJob), (status = 409, description = "`job_finished`")))]

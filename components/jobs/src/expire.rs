@@ -1,5 +1,5 @@
-//! Upkeep: for a timer to call, say every few minutes. Without it all goes on as well, since whatever touches a team ends what is
-//! overdue in it first.
+//! Upkeep of all teams, for a timer to request every few minutes. The application also works without it: every function
+//! that touches a team first ends what is overdue in that team.
 
 use axum::Json;
 use serde::{Deserialize, Serialize};
@@ -12,22 +12,22 @@ use shared::{
 };
 use utoipa::ToSchema;
 
-/// What was done.
+/// What the upkeep has done.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Expired {
-    /// Jobs whose deadline had passed.
+    /// The number of jobs that expired because their deadline had passed.
     expired_jobs: i64,
-    /// Months that jobs now have a table for.
+    /// The number of months for which tables were made.
     months_made: i64,
-    /// Months that were dropped.
+    /// The number of months whose tables were dropped.
     months_dropped: i64,
 }
 
 /// Expire overdue jobs
 ///
-/// In all teams: jobs past their deadline expire and give back their credit, calls past theirs are abandoned, automatic refills that are
-/// due are made, alerts that did not arrive are sent again. Tables for the months to come are made, and those older than the variable
-/// `retention_months` are dropped, unless that is 0.
+/// In all teams, jobs past their deadline expire and release their credit, calls past theirs become `abandoned`, due
+/// automatic refills are made, and alerts that were not delivered are sent again. Tables for the coming months are
+/// made, and those of months older than the variable `retention_months` are dropped, unless it is 0.
 #[utoipa::path(post, path = "/api/jobs/expire", tag = "Jobs", responses((status = 200, body = Expired)))]
 pub async fn expire(mutation: Mutation, Body(NoFields {}): Body<NoFields>) -> Result<Json<Expired>> {
     #[derive(Deserialize)]
@@ -41,7 +41,8 @@ pub async fn expire(mutation: Mutation, Body(NoFields {}): Body<NoFields>) -> Re
     }
     let Jobs { expired_jobs } = mutation.run(function!(expire_jobs())).await?;
     let months: i32 = settings::parsed("retention_months").await?;
-    // On its own, since it locks whole tables for a moment. Where it can't have them at once, the next time does it.
+    // A statement of its own, since it locks whole tables for a moment. If it can't get the locks at once, the next run
+    // does the work.
     let months = function!(keep_months(p_months: months)).run::<Months>().await;
     let Months { months_made, months_dropped } = months.unwrap_or_else(|error| {
         error.log("keeping the monthly tables");

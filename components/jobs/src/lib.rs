@@ -1,4 +1,4 @@
-//! Jobs: create, complete, read, list, and end what is overdue.
+//! Jobs: creating, reading, listing and completing them, and ending those that are overdue.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -11,26 +11,30 @@ use shared::{
 };
 use utoipa::ToSchema;
 
-/// What is added.
+/// Metadata to merge into a job's.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"metadata": {"reviewed": true}}))]
 pub struct MergeMetadata {
+    /// The members to add or to replace.
     metadata: Metadata,
 }
 
-/// All of a job's metadata.
+/// A job's metadata after the change.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct JobMetadata {
+    /// The job.
     job_id: JobId,
+    /// All of the job's metadata.
     #[schema(value_type = Object)]
     metadata: Box<RawValue>,
+    /// When the metadata was changed (RFC 3339, UTC).
     updated_at: String,
 }
 
 /// Add to a job's metadata
 ///
-/// Members of the same name are replaced, others stay. Also for jobs that have ended.
+/// Members of the same name are replaced; all others stay. This also works for jobs that have ended.
 #[utoipa::path(patch, path = "/api/jobs/{job_id}/metadata", tag = "Jobs", params(("job_id" = Uuid, Path)),
     request_body = MergeMetadata, responses((status = 200, body = JobMetadata)))]
 pub async fn merge(

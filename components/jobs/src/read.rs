@@ -15,61 +15,86 @@ use utoipa::{IntoParams, ToSchema};
 /// A job with the sums over its calls.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Job {
+    /// The job's id.
     job_id: JobId,
+    /// The team that pays for it.
     team_id: TeamId,
+    /// The user for whom the job is done, as the caller knows them.
     user_id: Option<String>,
+    /// The kind of job.
     job_type: String,
+    /// Where the job stands.
     status: JobStatus,
+    /// The caller's own data about the job.
     #[schema(value_type = Object)]
     metadata: Box<RawValue>,
+    /// What went wrong, as the request that ended the job said it.
     error_message: Option<String>,
+    /// When the job was created (RFC 3339, UTC).
     created_at: String,
+    /// When the job's first call began (RFC 3339, UTC); `null`: it has had none.
     started_at: Option<String>,
+    /// When the job ended (RFC 3339, UTC); `null`: it is open.
     completed_at: Option<String>,
+    /// When the job expires if it has not ended before (RFC 3339, UTC).
     expires_at: String,
+    /// The number of its calls.
     total_calls: i64,
-    /// Calls that a model answered.
+    /// The number of calls that a model answered.
     successful_calls: i64,
-    /// Calls that no model answered.
+    /// The number of calls that no model answered.
     failed_calls: i64,
-    /// Tokens of all prompts and answers.
+    /// The tokens of all prompts and answers.
     total_tokens: i64,
-    /// What the calls cost in US dollars, as far as that is known; `null` when nothing is.
+    /// The known cost of its calls in US dollars; `null`: no call's cost is known.
     total_cost_usd: Option<Usd>,
-    /// Calls whose cost is not known, or not yet.
+    /// The number of calls whose cost is not known, or not known yet.
     unpriced_calls: i64,
-    /// Milliseconds from a call's arrival to its answer's end, on average.
+    /// The average latency of its calls, from a call's arrival to the end of its answer, in milliseconds.
     avg_latency_ms: i64,
+    /// Whether credits were deducted for the job.
     credit_applied: bool,
 }
 
 /// A call of a job.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Call {
+    /// The call's id.
     call_id: CallId,
+    /// The purpose that the caller gave.
     purpose: Option<String>,
+    /// The model group that was called.
     model_group: GroupName,
+    /// Where the call stands.
     status: CallStatus,
+    /// Whether the answer was a stream.
     streamed: bool,
+    /// The tokens of the prompt and the answer.
     tokens: i64,
+    /// The tokens of the prompt.
     prompt_tokens: i64,
+    /// The tokens of the answer.
     completion_tokens: i64,
-    /// `null`: not known, or not yet.
+    /// The cost in US dollars; `null`: not known, or not known yet.
     cost_usd: Option<Usd>,
+    /// The time from the call's arrival to the end of its answer, in milliseconds; `null`: it has not ended.
     latency_ms: Option<i64>,
+    /// The error that the caller received; `null`: none.
     error: Option<String>,
+    /// The caller's own data about the call.
     #[schema(value_type = Object)]
     metadata: Box<RawValue>,
+    /// When the call began (RFC 3339, UTC).
     created_at: String,
-    /// The models that were tried; for the admin only.
+    /// The models that were tried, in order. Only the admin sees them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     attempts: Option<Box<RawValue>>,
-    /// The request's messages, where the deployment keeps them.
+    /// The messages of the request, if the deployment stores them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     messages: Option<Box<RawValue>>,
-    /// The model's message, where the deployment keeps it.
+    /// The model's message, if the deployment stores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     response: Option<Box<RawValue>>,
@@ -80,12 +105,13 @@ pub struct Call {
 pub struct JobWithCalls {
     #[serde(flatten)]
     job: Job,
+    /// The job's calls, oldest first.
     calls: Vec<Call>,
 }
 
 /// Read a job
 ///
-/// With its calls.
+/// The answer includes the job's calls.
 #[utoipa::path(get, path = "/api/jobs/{job_id}", tag = "Jobs", params(("job_id" = Uuid, Path)),
     responses((status = 200, body = JobWithCalls)))]
 pub async fn get(caller: Caller, PathOf(job_id): PathOf<JobId>) -> Result<Json<JobWithCalls>> {
@@ -98,28 +124,41 @@ pub async fn get(caller: Caller, PathOf(job_id): PathOf<JobId>) -> Result<Json<J
     Ok(Json(JobWithCalls { job, calls }))
 }
 
-/// What a job cost, and each of its calls.
+/// The cost of a job, and of each of its calls.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct JobCosts {
+    /// The job.
     job_id: JobId,
+    /// The team that pays for it.
     team_id: TeamId,
+    /// The kind of job.
     job_type: String,
+    /// Where the job stands.
     status: JobStatus,
+    /// The sums over its calls.
     costs: Sums,
+    /// Whether credits were deducted for the job.
     credit_applied: bool,
+    /// The cost of each call, oldest first.
     breakdown: Vec<CallCost>,
 }
 
-/// What a call cost.
+/// The cost of a call.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct CallCost {
+    /// The call.
     call_id: CallId,
+    /// The purpose that the caller gave.
     purpose: Option<String>,
+    /// The model group that was called.
     model_group: GroupName,
+    /// The tokens of the prompt.
     prompt_tokens: i64,
+    /// The tokens of the answer.
     completion_tokens: i64,
-    /// `null`: not known, or not yet.
+    /// The cost in US dollars; `null`: not known, or not known yet.
     cost_usd: Option<Usd>,
+    /// When the call began (RFC 3339, UTC).
     created_at: String,
 }
 
@@ -135,21 +174,23 @@ pub async fn costs(caller: Caller, PathOf(job_id): PathOf<JobId>) -> Result<Json
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct JobFilter {
-    /// At most this many jobs.
+    /// The maximum number of jobs on the page.
     #[serde(default = "default_limit", deserialize_with = "PageLimit::from_text")]
     #[param(value_type = i64, minimum = 1, maximum = 1000, default = 50, required = false)]
     limit: PageLimit,
-    /// Starting after this many. Not beside `cursor`.
+    /// The number of jobs to skip. Not together with `cursor`.
     #[serde(default, deserialize_with = "PageOffset::optional_from_text")]
     #[param(value_type = Option<i64>, minimum = 0, maximum = 1_000_000_000_000_i64)]
     offset: Option<PageOffset>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the page before. Not together with `offset`.
     cursor: Option<JobId>,
-    /// A job's status, in capital letters or small ones.
+    /// Only jobs with this status, in upper or lower case.
     #[serde(default, deserialize_with = "status")]
     #[param(value_type = Option<String>, pattern = "^(pending|in_progress|completed|failed|cancelled|expired)$")]
     status: Option<JobStatus>,
+    /// Only jobs of this type.
     job_type: Option<Label>,
+    /// Only jobs for this user.
     user_id: Option<Label>,
 }
 
@@ -161,15 +202,19 @@ fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<JobStatus
 /// A page of a team's jobs, newest first.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Jobs {
+    /// The team.
     team_id: TeamId,
-    /// How many jobs the filter lets pass, on all pages.
+    /// The number of jobs that match the filter, on all pages.
     total: i64,
+    /// The jobs of this page, newest first.
     jobs: Vec<Job>,
-    /// The `cursor` for the next page; `null` on the last.
+    /// The `cursor` of the next page; `null` on the last page.
     next_cursor: Option<JobId>,
 }
 
 /// List a team's jobs
+///
+/// Jobs are sorted newest first.
 #[utoipa::path(get, path = "/api/teams/{team_id}/jobs", tag = "Jobs", params(("team_id" = TeamId, Path), JobFilter),
     responses((status = 200, body = Jobs)))]
 pub async fn list(VisibleTeam(team_id): VisibleTeam, Query(filter): Query<JobFilter>) -> Result<Json<Jobs>> {

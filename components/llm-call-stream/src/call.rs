@@ -1,4 +1,4 @@
-//! The two routes.
+//! The two routes for streamed calls.
 
 use axum::response::Response;
 use shared::{
@@ -10,9 +10,10 @@ use shared::{
 
 /// Make a streamed call
 ///
-/// Each event is `data: {json}`: a chunk as OpenAI sends it, `model` replaced by the group's name, with its text also at top level as
-/// `content`. The last but one is a summary with `call_id`, `finish_reason`, `usage` and `metadata`, then `data: [DONE]`. A failure
-/// before the first event is an ordinary error; a later one is `event: error` with `{"error": {"code", "detail"}}` and no `[DONE]`.
+/// Each event is `data: {json}`: a chunk in OpenAI's form, in which `model` is the name of the model group and the text
+/// is also at top level as `content`. The last event but one is a summary with `call_id`, `finish_reason`, `usage` and
+/// `metadata`; the last is `data: [DONE]`. A failure before the first event is an ordinary error response; a later one
+/// is `event: error` with `{"error": {"code", "detail"}}`, and no `[DONE]` follows.
 #[utoipa::path(post, path = "/api/jobs/{job_id}/llm-call-stream", tag = "Calls", params(("job_id" = Uuid, Path)),
     request_body = CallBody, responses((status = 200, body = String, content_type = "text/event-stream"),
         (status = 402, description = "`budget_exhausted`"), (status = 409, description = "`job_finished`"),
@@ -31,8 +32,9 @@ pub async fn llm_call_stream(
 
 /// Create a job, make its streamed call and complete it
 ///
-/// The summary at the end also has the job's `job_id`, `status`, `completed_at` and `costs`. If the call fails, so has the job, and it
-/// costs nothing; a caller who leaves before the end has had what he read, and the job is completed.
+/// The summary at the end also has the job's `job_id`, `status`, `completed_at` and `costs`. If the call fails, the job
+/// fails too, and no credits are deducted. If the caller closes the connection before the end, the job is completed and
+/// charged, since the caller has received part of the answer.
 #[utoipa::path(post, path = "/api/jobs/create-and-call-stream", tag = "Calls", request_body = NewJobBody,
     responses((status = 200, body = String, content_type = "text/event-stream"),
         (status = 402, description = "`insufficient_credits`, `budget_exhausted`"),

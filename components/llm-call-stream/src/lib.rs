@@ -1,4 +1,4 @@
-//! One streamed LLM call, inside a job or as a job of its own.
+//! Streamed LLM calls, in an existing job or with a job of their own.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

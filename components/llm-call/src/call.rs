@@ -1,4 +1,4 @@
-//! The two routes.
+//! The two routes for buffered calls.
 
 use axum::{Json, response::Response};
 use serde::Serialize;
@@ -13,22 +13,27 @@ use shared::{
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// The model's answer, and what the caller may know about how it came to be.
+/// The model's answer to a call.
 #[derive(Serialize, ToSchema)]
 pub struct CallAnswer {
+    /// The call's id.
     call_id: CallId,
-    /// The model's message with `finish_reason`.
+    /// The model's message, with `finish_reason`.
     #[schema(value_type = Object, example = json!({"role": "assistant", "content": "Hello!", "finish_reason": "stop"}))]
     response: BTreeMap<String, Box<RawValue>>,
+    /// Facts about the call.
     metadata: CallMetadata,
 }
 
-/// What the caller may know about how an answer came to be.
+/// Facts about a call that its caller may know.
 #[derive(Serialize, ToSchema)]
 pub struct CallMetadata {
+    /// The tokens of the prompt and the answer.
     tokens_used: i64,
+    /// The time from the call's arrival to the end of the model's answer, in milliseconds.
     #[schema(value_type = i64)]
     latency_ms: u128,
+    /// The model group that was called.
     model_group: GroupName,
 }
 
@@ -42,7 +47,7 @@ fn metadata(answered: &Answered) -> CallMetadata {
 
 /// Make a call
 ///
-/// The group's models are tried in order until one answers.
+/// The models of the group are tried in order until one answers.
 #[utoipa::path(post, path = "/api/jobs/{job_id}/llm-call", tag = "Calls", params(("job_id" = Uuid, Path)),
     request_body = CallBody, responses((status = 200, body = CallAnswer),
         (status = 402, description = "`budget_exhausted`"), (status = 409, description = "`job_finished`"),
@@ -63,24 +68,30 @@ pub async fn llm_call(
     complete(&key, &mutation, Place::Job(job_id), &request, form).await
 }
 
-/// The model's answer, and the job that it was.
+/// The model's answer, and the job that the call was made in.
 #[derive(Serialize, ToSchema)]
 pub struct JobAnswer {
+    /// The id of the job that was created for the call.
     job_id: JobId,
+    /// The call's id.
     call_id: CallId,
-    /// `completed`; `in_progress` if the database went away before that could be written, which follows then.
+    /// `completed`. It is `in_progress` if the database became unavailable before the end of the job could be written,
+    /// which then happens in the background.
     status: JobStatus,
+    /// When the job ended (RFC 3339, UTC); `null` while its status is `in_progress`.
     completed_at: Option<String>,
-    /// The model's message with `finish_reason`.
+    /// The model's message, with `finish_reason`.
     #[schema(value_type = Object, example = json!({"role": "assistant", "content": "Hello!", "finish_reason": "stop"}))]
     response: BTreeMap<String, Box<RawValue>>,
+    /// Facts about the call.
     metadata: CallMetadata,
+    /// The cost of the job; `null` while its status is `in_progress`.
     costs: Option<Costs>,
 }
 
 /// Create a job, make its call and complete it
 ///
-/// If the call fails, so has the job, and it costs nothing.
+/// If the call fails, the job fails too, and no credits are deducted.
 #[utoipa::path(post, path = "/api/jobs/create-and-call", tag = "Calls", request_body = NewJobBody,
     responses((status = 200, body = JobAnswer),
         (status = 402, description = "`insufficient_credits`, `budget_exhausted`"),

@@ -19,36 +19,46 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// What the job of a call without one is for.
+/// The type of the job that is created for a call without `x-job-id`.
 const JOB_TYPE: &str = "chat.completions";
 
 /// A completion in OpenAI's form.
 #[derive(Serialize, ToSchema)]
 pub struct ChatCompletion {
+    /// The completion's id: `chatcmpl-` and the call's id.
     id: String,
+    /// Always `chat.completion`.
     object: &'static str,
+    /// When the answer was made, in seconds since 1970 (UTC).
     created: u64,
-    /// The model group.
+    /// The model group that was called.
     model: GroupName,
+    /// The answer, as the only element.
     choices: [ChatChoice; 1],
+    /// The tokens of the prompt and the answer.
     usage: Usage,
 }
 
-/// The one answer.
+/// The answer of a completion, which has exactly one.
 #[derive(Serialize, ToSchema)]
 pub struct ChatChoice {
+    /// Always 0.
     index: u8,
+    /// The model's message.
     #[schema(value_type = Object)]
     message: BTreeMap<String, Box<RawValue>>,
+    /// Always `null`.
     #[schema(value_type = Option<Object>)]
     logprobs: Option<()>,
+    /// Why the model stopped.
     finish_reason: Option<String>,
 }
 
 /// Create a chat completion
 ///
-/// `model` is a model group; without one, the team's default is used. With `stream`, the answer is a stream of chunks. The header `x-job-id`
-/// puts the call into a job of yours; without it, it is a job of its own, which costs what a job costs.
+/// `model` is a model group; without it, the team's default is used. With `stream`, the answer is a stream of chunks.
+/// The header `x-job-id` makes the call in an existing job; without it, a job is created for the call and charged like
+/// any other.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "OpenAI",
     params(("x-job-id" = Option<Uuid>, Header, description = "The job that the call belongs to.")),
     request_body = CallBody,

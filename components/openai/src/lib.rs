@@ -1,4 +1,4 @@
-//! OpenAI's own API, with model groups as models: its SDKs work unchanged, with credits and fallbacks.
+//! OpenAI's own API with model groups as models, so that OpenAI's SDKs work unchanged, with credits and fallbacks.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -36,7 +36,7 @@ async fn handle(request: spin_sdk::http::Request) -> impl spin_sdk::http::IntoRe
     API.answer(request).await.map(in_openai_form)
 }
 
-/// The answer, an error in OpenAI's form.
+/// The response, with OpenAI's error body if it is an error.
 pub fn in_openai_form(response: Response) -> Response {
     let Some(error) = response.extensions().get::<Error>() else { return response };
     let body = Json(ErrorBody::of(error)).into_response().into_body();

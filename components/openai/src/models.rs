@@ -13,20 +13,26 @@ use utoipa::ToSchema;
 /// The models in OpenAI's form.
 #[derive(Serialize, ToSchema)]
 pub struct ModelList {
+    /// Always `list`.
     object: &'static str,
+    /// The model groups that the team may use, in the team's order.
     data: Vec<Model>,
 }
 
 /// A model group in OpenAI's form.
 #[derive(Serialize, ToSchema)]
 pub struct Model {
+    /// The name of the model group.
     id: GroupName,
+    /// Always `model`.
     object: &'static str,
+    /// When the model group was created, in seconds since 1970 (UTC).
     created: i64,
+    /// Always `organization-owner`.
     owned_by: &'static str,
 }
 
-/// What SQL tells of a group.
+/// A model group as SQL returns it.
 #[derive(Deserialize)]
 struct Group {
     group_name: GroupName,
@@ -41,7 +47,8 @@ impl From<Group> for Model {
 
 /// List models
 ///
-/// The model groups that the team may use, best first.
+/// Lists the model groups that the team may use, in the team's order: assigned groups first, then those of its access
+/// groups.
 #[utoipa::path(get, path = "/v1/models", tag = "OpenAI",
     responses((status = 200, body = ModelList), (status = 401, body = ErrorBody<'static>)))]
 pub async fn list(key: TeamKey) -> Result<Json<ModelList>> {

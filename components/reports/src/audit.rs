@@ -1,4 +1,4 @@
-//! What the admin changed.
+//! The audit log: every change that the admin made.
 
 use axum::Json;
 use serde::{Deserialize, Serialize};
@@ -13,35 +13,39 @@ use utoipa::{IntoParams, ToSchema};
 /// A change that took effect.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct AuditEntry {
+    /// The number of the entry; later entries have higher numbers.
     entry: i64,
+    /// When the change took effect (RFC 3339, UTC).
     created_at: String,
-    /// `admin`.
+    /// Always `admin`.
     actor: String,
-    /// Method and route.
+    /// The method and the route of the request.
     #[schema(example = "PUT /api/teams/{team_id}/suspend")]
     action: String,
-    /// The path that was asked for.
+    /// The path and query of the request.
     path: String,
-    /// The body, unless it was very large.
+    /// The body of the request; `null` if it had none or was larger than 64 KiB.
     #[schema(value_type = Option<serde_json::Value>)]
     body: Option<Box<RawValue>>,
+    /// The `x-request-id` of the request, which is also in the log.
     request_id: String,
 }
 
 /// A page of the audit log, newest first.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct AuditLog {
+    /// The entries of this page, newest first.
     entries: Vec<AuditEntry>,
-    /// The `cursor` for the next page; `null` on the last.
+    /// The `cursor` of the next page; `null` on the last page.
     next_cursor: Option<i64>,
 }
 
-/// Which part of the log is asked for.
+/// Which part of the audit log is asked for.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Selection {
-    /// At most this many entries.
+    /// The maximum number of entries on the page.
     #[serde(default = "default_limit", deserialize_with = "PageLimit::from_text")]
     #[param(value_type = i64, minimum = 1, maximum = 1000, default = 50, required = false)]
     limit: PageLimit,
@@ -53,7 +57,8 @@ pub struct Selection {
 
 /// Read the audit log
 ///
-/// Every change that the admin made, written in the same statement as the change. Nothing in it can be changed.
+/// It has an entry for every change that the admin made, written by the same SQL statement as the change. Entries can't
+/// be changed or deleted.
 #[utoipa::path(get, path = "/api/audit-log", tag = "Reports", operation_id = "audit_log", params(Selection),
     responses((status = 200, body = AuditLog)))]
 pub async fn list(Query(selection): Query<Selection>) -> Result<Json<AuditLog>> {

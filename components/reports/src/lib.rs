@@ -1,4 +1,5 @@
-//! Reports: usage, metrics, alerts, the audit log. All read from what is counted as it happens, so none gets slower as jobs add up.
+//! Reports: usage, metrics, alerts and the audit log. They read sums that are kept up to date by every change, so they
+//! don't get slower as the number of jobs grows.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

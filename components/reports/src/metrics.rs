@@ -1,4 +1,4 @@
-//! For Prometheus.
+//! Metrics for Prometheus.
 
 use axum::{
     http::header::CONTENT_TYPE,
@@ -17,7 +17,7 @@ use std::fmt::{self, Write};
 struct Metrics {
     jobs: Jobs,
     credits: Credits,
-    /// Milliseconds.
+    /// The upper bounds of the latency histogram's buckets, in milliseconds, ascending.
     latency_bounds: Vec<i64>,
     calls: Vec<Calls>,
 }
@@ -48,13 +48,13 @@ struct Calls {
     tokens: i64,
     cost_usd: Usd,
     latency_ms: i64,
-    /// For each bound, and for what is above the last.
+    /// The number of calls in each bucket; the last one is for latencies above the highest bound.
     latency_counts: Vec<i64>,
 }
 
 /// Read metrics
 ///
-/// In Prometheus' text format. A scrape shows the admin key in the header `X-Admin-Key`.
+/// The metrics are in Prometheus' text format. A scraper sends the admin key in the header `X-Admin-Key`.
 #[utoipa::path(get, path = "/metrics", tag = "Service", operation_id = "metrics",
     responses((status = 200, body = String, content_type = "text/plain", description = "Prometheus' text format")))]
 pub async fn get() -> Result<Response> {

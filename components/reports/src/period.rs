@@ -1,4 +1,4 @@
-//! Which days a report is about.
+//! The period that a report covers.
 
 use chrono::{Datelike, Days, Months, NaiveDate, Utc};
 use serde::Deserialize;
@@ -9,53 +9,54 @@ use shared::{
 };
 use utoipa::IntoParams;
 
-/// A month, a day, or a range; nothing: this month. Days are in UTC, and a job counts on the day on which it was created.
+/// The period of a report: a month, a day or a range of days; without any of them, the current month. Days are in UTC,
+/// and a job belongs to the day on which it was created.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Asked {
-    /// `2025-10` or `2025-10-13`.
+    /// A month, such as `2025-10`, or a day, such as `2025-10-13`. Not together with `from` and `to`.
     #[param(pattern = "^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$", example = "2025-10")]
     period: Option<String>,
-    /// The first day of a range: `2025-10-01`.
+    /// The first day of a range, such as `2025-10-01`. Required if `to` is given.
     #[param(pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$", example = "2025-10-01")]
     from: Option<String>,
-    /// The last day of a range: `2025-10-31`.
+    /// The last day of a range, such as `2025-10-31`. Required if `from` is given.
     #[param(pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$", example = "2025-10-31")]
     to: Option<String>,
-    /// `csv`: a line for each day and job type.
+    /// The format of the answer. As `csv` it has a line for each day, team and job type.
     #[serde(default)]
     #[param(inline)]
     pub format: Format,
 }
 
-/// Days from one up to, but not with, another.
+/// A range of days, in UTC.
 pub struct Period {
-    /// As the report names it.
+    /// The name of the period in the report.
     pub name: String,
     from: NaiveDate,
     until: NaiveDate,
 }
 
 impl Period {
-    /// Its first day.
+    /// The first day of the period.
     pub fn from(&self) -> Day {
         day_of(self.from)
     }
 
-    /// The day after its last.
+    /// The day after the last day of the period.
     pub fn to(&self) -> Day {
         day_of(self.until)
     }
 }
 
-/// Of what comes after the year 9999 PostgreSQL reads the digits, but no sign.
+/// A date as PostgreSQL reads it: for years after 9999 it accepts no `+` sign, which chrono prints.
 fn day_of(date: NaiveDate) -> Day {
     Day(date.to_string().trim_start_matches('+').to_owned())
 }
 
 impl Asked {
-    /// The days that are meant.
+    /// The period that the query asks for.
     pub fn period(&self) -> Result<Period> {
         let expected = || Error::invalid("period", "expected a month like 2025-10 or a day like 2025-10-13");
         match (&self.period, &self.from, &self.to) {
@@ -78,7 +79,7 @@ impl Asked {
     }
 }
 
-/// A month or a day.
+/// The period with a name such as `2025-10` (a month) or `2025-10-13` (a day).
 fn named(name: &str) -> Option<Period> {
     let (from, until) = match name.len() {
         7 => {
@@ -97,7 +98,8 @@ fn day(field: &str, text: &str) -> Result<NaiveDate> {
     parsed(text).ok_or_else(|| Error::invalid(field, "expected a day like 2025-10-13"))
 }
 
-/// Exactly `YYYY-MM-DD`; chrono alone would also take signs, spaces and single digits. PostgreSQL has no year 0.
+/// Reads exactly `YYYY-MM-DD`; chrono alone would also accept signs, spaces and single digits. PostgreSQL has no year
+/// 0.
 fn parsed(text: &str) -> Option<NaiveDate> {
     let shaped = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     text.parse().ok().filter(|day: &NaiveDate| shaped && day.year() > 0)

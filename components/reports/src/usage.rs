@@ -1,4 +1,4 @@
-//! What teams and organizations have used.
+//! The usage of teams and organizations.
 
 use crate::period::{Asked, Period};
 use axum::{
@@ -16,58 +16,73 @@ use shared::{
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// The sums of a period.
+/// The sums over a period.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Summary {
+    /// The number of jobs that were created.
     total_jobs: i64,
+    /// The number of those jobs that completed.
     successful_jobs: i64,
+    /// The number of those jobs that failed.
     failed_jobs: i64,
+    /// The number of those jobs that were cancelled.
     cancelled_jobs: i64,
+    /// The number of those jobs that expired.
     expired_jobs: i64,
-    /// Calls that have ended.
+    /// The number of calls that have ended.
     total_calls: i64,
-    /// Those whose cost is not known, or not yet.
+    /// The number of those calls whose cost is not known, or not known yet.
     unpriced_calls: i64,
+    /// The tokens of all prompts and answers.
     total_tokens: i64,
-    /// The sum of what is known.
+    /// The known cost of the calls in US dollars.
     total_cost_usd: Usd,
+    /// The number of credits that were charged for the jobs.
     credits_used: i64,
-    /// To ten decimals.
+    /// The average cost of a job in US dollars, rounded to ten decimals.
     avg_cost_per_job: Usd,
 }
 
-/// The sums over jobs of one type.
+/// The sums over the jobs of one type.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct JobType {
+    /// The number of jobs.
     count: i64,
+    /// The known cost of their calls in US dollars.
     cost_usd: Usd,
 }
 
-/// The sums over calls that one model answered, or was tried last for.
+/// The sums over the calls that a model answered, or that failed with it as the last model tried.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct ModelUse {
+    /// The number of calls.
     requests: i64,
+    /// Their known cost in US dollars.
     cost: Usd,
 }
 
-/// What was used. Its last members are the seller's: a team does not see them.
+/// The usage in a period. Only the admin sees `total_spend` and the fields that follow it.
 #[serde_with::skip_serializing_none]
 #[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = PeriodUsage)]
 pub struct Usage {
+    /// The sums over all jobs.
     summary: Summary,
+    /// The sums for each job type.
     job_types: BTreeMap<String, JobType>,
-    /// What the models cost in US dollars.
+    /// The known cost of the calls in US dollars. Only for the admin.
     #[schema(nullable = false)]
     total_spend: Option<Usd>,
+    /// The number of calls. Only for the admin.
     #[schema(nullable = false)]
     request_count: Option<i64>,
-    /// What customers were charged in US dollars, by their pricing.
+    /// The price of the jobs for the customer in US dollars, by the teams' pricing. Only for the admin.
     #[schema(nullable = false)]
     revenue_usd: Option<Usd>,
-    /// Revenue without what the models cost, in US dollars.
+    /// The revenue less the cost of the calls, in US dollars. Only for the admin.
     #[schema(nullable = false)]
     margin_usd: Option<Usd>,
+    /// The sums for each model. Only for the admin.
     #[schema(nullable = false)]
     models_used: Option<BTreeMap<String, ModelUse>>,
 }
@@ -75,27 +90,36 @@ pub struct Usage {
 /// The usage of a team.
 #[derive(Serialize, ToSchema)]
 pub struct TeamUsage {
+    /// The team.
     team_id: TeamId,
+    /// The period: `2025-10`, `2025-10-13`, or `2025-10-01/2025-10-31`.
     period: String,
     #[serde(flatten)]
     usage: Usage,
-    /// For the seller: what is left of LiteLLM's budget in US dollars, by all that was ever spent; `null`: it has none.
+    /// The rest of the team's budget in LiteLLM in US dollars, after the cost of all calls ever made; `null`: the team
+    /// has no budget. Only for the admin.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Usd>, required = false)]
     remaining_budget: Option<Option<Usd>>,
 }
 
-/// The usage of an organization: together, and team by team.
+/// The usage of an organization, in total and for each team.
 #[derive(Serialize, ToSchema)]
 pub struct OrganizationUsage {
+    /// The organization.
     organization_id: OrganizationId,
+    /// The period: `2025-10`, `2025-10-13`, or `2025-10-01/2025-10-31`.
     period: String,
     #[serde(flatten)]
     usage: Usage,
+    /// The usage of each team, by its id.
     teams: BTreeMap<String, Usage>,
 }
 
 /// Read a team's usage
+///
+/// The usage of the jobs that the team created in the period. Only the admin sees what the team's usage cost and
+/// earned.
 #[utoipa::path(get, path = "/api/teams/{team_id}/usage", tag = "Reports", params(("team_id" = TeamId, Path), Asked),
     responses((status = 200, content((TeamUsage = "application/json"), (String = "text/csv")))))]
 pub async fn team(
@@ -125,6 +149,8 @@ pub async fn team(
 }
 
 /// Read an organization's usage
+///
+/// The usage of the jobs that the organization's teams created in the period, including teams that have been deleted.
 #[utoipa::path(get, path = "/api/organizations/{organization_id}/usage", tag = "Reports",
     params(("organization_id" = OrganizationId, Path), Asked),
     responses((status = 200, content((OrganizationUsage = "application/json"), (String = "text/csv")))))]
@@ -147,7 +173,7 @@ pub async fn organization(
     Ok(Json(OrganizationUsage { organization_id: id, period: period.name, usage, teams }).into_response())
 }
 
-/// A line for each day, team and job type. The seller also sees the revenue.
+/// The usage as a table with a line for each day, team and job type. Only the admin (`seller`) sees the revenue.
 async fn table(
     organization_id: Option<&OrganizationId>,
     team_id: Option<&TeamId>,

@@ -1,4 +1,4 @@
-//! Whether the application can do its work.
+//! Whether the application can serve requests.
 
 use axum::{Json, http::StatusCode};
 use serde::Serialize;
@@ -11,22 +11,23 @@ use shared::{
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// How long each check may take.
+/// The maximum time that each check may take.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// The state of the application and of what it stands on.
+/// The state of the application, its database and LiteLLM.
 #[derive(Serialize, ToSchema)]
 pub struct Health {
     /// Whether requests can be served.
     #[schema(example = "healthy")]
     status: Status,
-    /// The application's release.
+    /// The release of the application.
     version: &'static str,
     /// The state of the database.
     database: Database,
-    /// The release of the database's schema, which must not be older than the application's; `null` where there is none.
+    /// The release of the database's schema, which must not be older than the application's; `null`: the schema can't
+    /// be read.
     schema_version: Option<String>,
-    /// Whether LiteLLM answers.
+    /// Whether LiteLLM responds.
     litellm: LiteLlm,
 }
 
@@ -38,8 +39,9 @@ enum Status {
     Unhealthy,
 }
 
-/// `down`: the database can't be reached. `schema_missing`: it was never migrated, or the application's role may not use its functions.
-/// `schema_outdated`: it was migrated by an older release than this one.
+/// The state of the database. `up`: it can be used. `down`: it can't be reached. `schema_missing`: it has never been
+/// migrated, or the application's role may not use its functions. `schema_outdated`: it was migrated by an older
+/// release.
 #[derive(Serialize, ToSchema, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
 enum Database {
@@ -49,7 +51,7 @@ enum Database {
     SchemaOutdated,
 }
 
-/// Whether LiteLLM answers.
+/// Whether LiteLLM responds.
 #[derive(Serialize, ToSchema, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
 enum LiteLlm {
@@ -69,15 +71,15 @@ async fn database() -> (Database, Option<String>) {
     }
 }
 
-/// A release as numbers that can be compared.
+/// A release, such as `0.2.0`, as numbers that can be compared.
 fn numbers(release: &str) -> Vec<u64> {
     release.split('.').map(|number| number.parse().unwrap_or_default()).collect()
 }
 
 /// Health
 ///
-/// 200 while jobs can be created and read. Without LiteLLM calls fail, which the body says; without the database and its schema
-/// everything does, so that is 503.
+/// The status is 200 if jobs can be created and read, and 503 if the database or its schema is missing, since then
+/// every request fails. Without LiteLLM only calls fail; the body says so, and the status is still 200.
 #[utoipa::path(get, path = "/health", tag = "Service", operation_id = "health",
     responses((status = 200, body = Health), (status = 503, body = Health)))]
 pub async fn get() -> Result<(StatusCode, Json<Health>)> {

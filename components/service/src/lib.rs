@@ -1,4 +1,4 @@
-//! The application itself: its health, and the answer to paths that nobody has.
+//! The application itself: its health, and the answer to paths without a route.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

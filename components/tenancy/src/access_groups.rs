@@ -17,48 +17,62 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// What an access group is made of: model groups, or models of which a model group of the same name is made.
+/// An access group to create, from model groups, or from models, of which a model group with the same name is created.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"group_name": "basic-chat", "model_groups": ["ChatAgent"]}))]
 pub struct CreateAccessGroup {
+    /// The name of the access group, which can't be changed later.
     group_name: AccessGroupName,
+    /// The name for people; `group_name` unless it is given.
     display_name: Option<Name>,
+    /// A description for people.
     description: Option<Prose>,
+    /// The model groups, in order. Not together with `models`.
     #[serde(default)]
     model_groups: Vec<GroupName>,
-    /// In order, best first; not beside `model_groups`.
+    /// The models of LiteLLM, in the order in which they are tried. Not together with `model_groups`.
     models: Option<Vec<Label>>,
 }
 
 /// An access group.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct AccessGroup {
+    /// The id of the access group.
     access_group_id: Uuid,
+    /// The name of the access group.
     group_name: AccessGroupName,
+    /// The name for people.
     display_name: String,
+    /// A description for people.
     description: Option<String>,
+    /// Always `active`.
     status: GroupStatus,
+    /// The model groups, in order.
     model_groups: Vec<GroupName>,
+    /// When the access group was created (RFC 3339, UTC).
     created_at: String,
+    /// When the access group was last changed (RFC 3339, UTC).
     updated_at: String,
 }
 
-/// An access group that was just made or changed.
+/// An access group that was created or changed.
 #[derive(Serialize, ToSchema)]
 pub struct SavedAccessGroup {
     #[serde(flatten)]
     group: AccessGroup,
-    /// Models that LiteLLM does not know, and teams that it could not be told of.
+    /// Models that LiteLLM does not know, and teams that LiteLLM could not be synchronized with yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     warnings: Vec<String>,
 }
 
-/// A page of the access groups, by name.
+/// A page of the access groups, sorted by name.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct AccessGroups {
+    /// The number of access groups on all pages.
     total: i64,
+    /// The access groups of this page.
     model_access_groups: Vec<AccessGroup>,
 }
 
@@ -111,22 +125,25 @@ pub async fn get(PathOf(name): PathOf<AccessGroupName>) -> Result<Json<AccessGro
     function!(get_model_access_group(p_access_group_name: name)).run().await.map(Json)
 }
 
-/// What changes. What is left out stays as it is.
+/// The fields to change. Fields that are left out stay as they are.
 #[skip_serializing_none]
 #[derive(Deserialize, Serialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"model_groups": ["ChatAgent"]}))]
 pub struct UpdateAccessGroup {
+    /// The name for people.
     display_name: Option<Name>,
+    /// A description for people; `null` removes it.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<Prose>)]
     description: Option<Option<Prose>>,
+    /// All model groups, in order: they replace the current ones.
     model_groups: Option<Vec<GroupName>>,
 }
 
 /// Change an access group
 ///
-/// Other model groups reach the keys of all teams that have the access group at once.
+/// A change of the model groups applies at once to the keys of all teams that have the access group.
 #[utoipa::path(put, path = "/api/model-access-groups/{group_name}", tag = "Access groups",
     params(("group_name" = AccessGroupName, Path)), request_body = UpdateAccessGroup,
     responses((status = 200, body = SavedAccessGroup)))]
@@ -140,9 +157,11 @@ pub async fn update(
 
 /// Replace an access group's model groups
 ///
-/// The body is the bare list. It reaches the keys of all teams that have the access group at once.
+/// The body is a JSON list of the names. The change applies at once to the keys of all teams that have the access
+/// group.
 #[utoipa::path(put, path = "/api/model-access-groups/{group_name}/model-groups", tag = "Access groups",
-    params(("group_name" = AccessGroupName, Path)), request_body(content = Vec<GroupName>, example = json!(["ChatAgent"])),
+    params(("group_name" = AccessGroupName, Path)),
+    request_body(content = Vec<GroupName>, example = json!(["ChatAgent"])),
     responses((status = 200, body = SavedAccessGroup)))]
 pub async fn set_model_groups(
     mutation: Mutation,
@@ -153,7 +172,8 @@ pub async fn set_model_groups(
     save(&mutation, name, &fields).await.map(Json)
 }
 
-/// Changes a group. Here that holds at once; LiteLLM is told of every team that it concerns, at the latest with the team's next call.
+/// Changes an access group. The change takes effect here at once; LiteLLM is synchronized for every affected team, at
+/// the latest before the team's next call.
 async fn save(
     mutation: &Mutation,
     name: AccessGroupName,
@@ -176,7 +196,7 @@ async fn save(
 
 /// Delete an access group
 ///
-/// Only one that no team has.
+/// Only an access group that no team has can be deleted.
 #[utoipa::path(delete, path = "/api/model-access-groups/{group_name}", tag = "Access groups",
     params(("group_name" = AccessGroupName, Path)),
     responses((status = 200, body = DeletedGroup), (status = 409, description = "`in_use`")))]

@@ -1,4 +1,4 @@
-//! Model groups: what teams see in place of models.
+//! Model groups: named lists of models, which teams use in place of models.
 
 use axum::Json;
 use serde::{Deserialize, Serialize};
@@ -18,18 +18,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-/// What a model group is made of.
+/// A model group to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"group_name": "ChatAgent", "models": [
     {"model_name": "gpt-4o-mini", "priority": 0}, {"model_name": "gpt-4o", "priority": 1}]}))]
 pub struct CreateModelGroup {
+    /// The name of the model group, which calls use and which can't be changed later.
     group_name: GroupName,
+    /// The name for people; `group_name` unless it is given.
     display_name: Option<Name>,
+    /// A description for people.
     description: Option<Prose>,
-    /// 1 to 16, each with another priority.
+    /// The models: 1 to 16, each with a different priority.
     #[schema(value_type = Vec<GroupModel>, min_items = 1, max_items = 16)]
     models: Vec<Object<GroupModel>>,
+    /// The admin's own data about the model group.
     #[serde(default)]
     metadata: Metadata,
 }
@@ -38,108 +42,130 @@ pub struct CreateModelGroup {
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupModel {
-    /// Its name in LiteLLM.
+    /// The model's name in LiteLLM.
     #[schema(example = "gpt-4o")]
     pub model_name: Label,
-    /// The model with the smallest is tried first.
+    /// The model's place: 0 to 65,535. Models are tried in ascending order.
     pub priority: Priority,
-    /// Default call parameters for it, and `timeout_ms`.
+    /// Default call parameters for the model, and `timeout_ms`: the maximum time that it may take to answer, in
+    /// milliseconds.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, Object>, example = json!({"temperature": 0.2, "timeout_ms": 30000}))]
     pub config: BTreeMap<String, Box<RawValue>>,
 }
 
-/// A model's place among those of its group: 0 to 65,535.
+/// A model's place among the models of its group: 0 to 65,535.
 pub type Priority = Whole<0, 65_535>;
 
 /// A model group as the admin sees it.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct ModelGroup {
+    /// The id of the model group.
     model_group_id: Uuid,
+    /// The name of the model group.
     group_name: GroupName,
+    /// The name for people.
     display_name: String,
+    /// A description for people.
     description: Option<String>,
+    /// Always `active`.
     status: GroupStatus,
+    /// The models, in the order in which they are tried.
     models: Vec<GroupModel>,
+    /// The admin's own data about the model group.
     #[schema(value_type = Object)]
     metadata: Box<RawValue>,
+    /// When the model group was created (RFC 3339, UTC).
     created_at: String,
+    /// When the model group was last changed (RFC 3339, UTC).
     updated_at: String,
 }
 
-/// A model group that was just made or changed.
+/// A model group that was created or changed.
 #[derive(Serialize, ToSchema)]
 pub struct SavedModelGroup {
     #[serde(flatten)]
     group: ModelGroup,
-    /// Models that LiteLLM does not know, and teams that it could not be told of.
+    /// Models that LiteLLM does not know, and teams that LiteLLM could not be synchronized with yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     warnings: Vec<String>,
 }
 
-/// A page of the model groups, by name.
+/// A page of the model groups, sorted by name.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct ModelGroups {
+    /// The number of model groups on all pages.
     total: i64,
+    /// The model groups of this page.
     model_groups: Vec<ModelGroup>,
 }
 
-/// A model group as a team sees it: without models.
+/// A model group as a team sees it: without its models.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct TeamModelGroup {
+    /// The name of the model group, which calls use.
     group_name: GroupName,
+    /// The name for people.
     display_name: String,
+    /// A description for people.
     description: Option<String>,
+    /// Always `active`.
     status: GroupStatus,
 }
 
-/// The model groups that a team may use, best first.
+/// A page of the model groups that a team may use, in the team's order.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct TeamModelGroups {
+    /// The number of model groups on all pages.
     total: i64,
+    /// The model groups of this page.
     model_groups: Vec<TeamModelGroup>,
 }
 
-/// All groups for the admin; for a team those that it may use.
+/// All model groups for the admin; for a team, those that it may use.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum VisibleModelGroups {
-    /// What the admin sees.
+    /// The admin's view.
     Admin(ModelGroups),
-    /// What a team sees.
+    /// A team's view.
     Team(TeamModelGroups),
 }
 
-/// A group as the admin or a team sees it.
+/// A model group as the admin or a team sees it.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum VisibleModelGroup {
-    /// What the admin sees.
+    /// The admin's view.
     Admin(ModelGroup),
-    /// What a team sees.
+    /// A team's view.
     Team(TeamModelGroup),
 }
 
-/// What a call of a team to a group would use.
+/// The models that a team's call to a model group would use.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Resolution {
+    /// The model group.
     group_name: GroupName,
+    /// The model that is tried first; `null`: the team may not use the model group.
     primary_model: Option<String>,
+    /// The models that are tried after it, in order.
     fallback_models: Vec<String>,
+    /// Whether the team may use the model group.
     team_has_access: bool,
 }
 
-/// Whose call it would be.
+/// The team whose call it would be.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ResolveFor {
-    /// A team need not say which it is.
+    /// The team. Required for the admin; a team can only ask about itself.
     team_id: Option<TeamId>,
 }
 
-/// Refuses models that are not valid together.
+/// Refuses lists of models that are empty or too long, repeat a priority, or have invalid parameters.
 pub fn check(models: &[Object<GroupModel>]) -> Result<()> {
     if models.is_empty() || models.len() > MAX_MODELS {
         return Err(Error::invalid("models", format!("expected 1 to {MAX_MODELS} models")));
@@ -157,7 +183,7 @@ pub fn check(models: &[Object<GroupModel>]) -> Result<()> {
     Ok(())
 }
 
-/// Warnings about models that LiteLLM does not know: calls would fall back from them.
+/// Warnings about models that LiteLLM does not know, for which calls would use the next model.
 pub async fn unknown_models(models: impl IntoIterator<Item = &str>) -> Vec<String> {
     match admin::known_models().await {
         Err(_) => vec!["LiteLLM could not be asked whether it knows the models".into()],
@@ -189,7 +215,7 @@ pub async fn create(mutation: Mutation, Body(new): Body<CreateModelGroup>) -> Re
 
 /// List model groups
 ///
-/// All for the admin; for a team those that it may use, without their models.
+/// The admin gets all model groups; a team gets those that it may use, without their models.
 #[utoipa::path(get, path = "/api/model-groups", tag = "Model groups", params(Page),
     responses((status = 200, body = VisibleModelGroups)))]
 pub async fn list(caller: Caller, Query(page): Query<Page>) -> Result<Json<VisibleModelGroups>> {
@@ -209,8 +235,9 @@ pub async fn list(caller: Caller, Query(page): Query<Page>) -> Result<Json<Visib
 
 /// Read a model group
 ///
-/// A team sees only those that it may use, without their models.
-#[utoipa::path(get, path = "/api/model-groups/{group_name}", tag = "Model groups", params(("group_name" = GroupName, Path)),
+/// A team can read only the model groups that it may use, without their models.
+#[utoipa::path(get, path = "/api/model-groups/{group_name}", tag = "Model groups",
+    params(("group_name" = GroupName, Path)),
     responses((status = 200, body = VisibleModelGroup)))]
 pub async fn get(caller: Caller, PathOf(name): PathOf<GroupName>) -> Result<Json<VisibleModelGroup>> {
     let group = match caller {
@@ -227,22 +254,26 @@ async fn read(name: &GroupName) -> Result<ModelGroup> {
     function!(get_model_group(p_group_name: name)).run().await
 }
 
-/// What changes. What is left out stays as it is.
+/// The fields to change. Fields that are left out stay as they are.
 #[skip_serializing_none]
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"display_name": "Chat agent"}))]
 pub struct UpdateModelGroup {
+    /// The name for people.
     display_name: Option<Name>,
+    /// A description for people; `null` removes it.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<Prose>)]
     description: Option<Option<Prose>>,
+    /// The admin's own data, which replaces the current metadata.
     metadata: Option<Metadata>,
+    /// All models: 1 to 16, each with a different priority. They replace the current ones.
     #[schema(value_type = Option<Vec<GroupModel>>, min_items = 1, max_items = 16)]
     models: Option<Vec<Object<GroupModel>>>,
 }
 
-/// What SQL answers to a change.
+/// The answer of `update_model_group`.
 #[derive(Deserialize)]
 struct Changed {
     group: ModelGroup,
@@ -251,8 +282,9 @@ struct Changed {
 
 /// Change a model group
 ///
-/// Other models reach the keys of all teams that may use the group at once.
-#[utoipa::path(put, path = "/api/model-groups/{group_name}", tag = "Model groups", params(("group_name" = GroupName, Path)),
+/// A change of the models applies at once to the keys of all teams that may use the model group.
+#[utoipa::path(put, path = "/api/model-groups/{group_name}", tag = "Model groups",
+    params(("group_name" = GroupName, Path)),
     request_body = UpdateModelGroup, responses((status = 200, body = SavedModelGroup)))]
 pub async fn update(
     mutation: Mutation,
@@ -262,10 +294,12 @@ pub async fn update(
     save(&mutation, name, fields).await.map(Json)
 }
 
-/// The models of a group, best first.
+/// The models of a model group, in the order in which they are tried.
 #[derive(Serialize, ToSchema)]
 pub struct Models {
+    /// The model group.
     group_name: GroupName,
+    /// The models, in the order in which they are tried.
     models: Vec<GroupModel>,
 }
 
@@ -279,10 +313,12 @@ pub async fn models(PathOf(name): PathOf<GroupName>) -> Result<Json<Models>> {
 
 /// Replace a model group's models
 ///
-/// The body is the bare list: 1 to 16, each with another priority. They reach the keys of all teams that may use the group at once.
+/// The body is a JSON list of 1 to 16 models, each with a different priority. The change applies at once to the keys of
+/// all teams that may use the model group.
 #[utoipa::path(put, path = "/api/model-groups/{group_name}/models", tag = "Model groups",
     params(("group_name" = GroupName, Path)),
-    request_body(content = Vec<GroupModel>, example = json!([{"model_name": "gpt-4o", "priority": 0}])), responses((status = 200, body = SavedModelGroup)))]
+    request_body(content = Vec<GroupModel>, example = json!([{"model_name": "gpt-4o", "priority": 0}])),
+    responses((status = 200, body = SavedModelGroup)))]
 pub async fn set_models(
     mutation: Mutation,
     PathOf(name): PathOf<GroupName>,
@@ -293,7 +329,8 @@ pub async fn set_models(
     save(&mutation, name, fields).await.map(Json)
 }
 
-/// Changes a group. Here that holds at once; LiteLLM is told of every team that it concerns, at the latest with the team's next call.
+/// Changes a model group. The change takes effect here at once; LiteLLM is synchronized for every affected team, at the
+/// latest before the team's next call.
 async fn save(mutation: &Mutation, name: GroupName, fields: UpdateModelGroup) -> Result<SavedModelGroup> {
     fields.models.as_deref().map(check).transpose()?;
     let fields = serde_json::to_string(&fields).map_err(Error::internal)?;
@@ -304,16 +341,18 @@ async fn save(mutation: &Mutation, name: GroupName, fields: UpdateModelGroup) ->
     Ok(SavedModelGroup { group, warnings })
 }
 
-/// A group that is gone.
+/// A group that was deleted.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct DeletedGroup {
+    /// The name of the deleted group.
     group_name: String,
+    /// Always true.
     deleted: bool,
 }
 
 /// Delete a model group
 ///
-/// Only one that is assigned to no team and in no access group.
+/// Only a model group that is assigned to no team and in no access group can be deleted.
 #[utoipa::path(delete, path = "/api/model-groups/{group_name}", tag = "Model groups",
     params(("group_name" = GroupName, Path)),
     responses((status = 200, body = DeletedGroup), (status = 409, description = "`in_use`")))]
@@ -323,7 +362,8 @@ pub async fn delete(mutation: Mutation, PathOf(name): PathOf<GroupName>) -> Resu
 
 /// Resolve a model group
 ///
-/// What a team's call to the group would use. To a team without access no model is shown.
+/// Answers which models a team's call to the model group would use. If the team may not use the model group, no model
+/// is shown.
 #[utoipa::path(get, path = "/api/model-groups/{group_name}/resolve", tag = "Model groups",
     params(("group_name" = GroupName, Path), ResolveFor), responses((status = 200, body = Resolution)))]
 pub async fn resolve(

@@ -14,35 +14,48 @@ use shared::{
 };
 use utoipa::ToSchema;
 
-/// What an organization is made of. Without an id, one is made from the name.
+/// An organization to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"organization_id": "acme-corp", "name": "Acme Corp"}))]
 pub struct CreateOrganization {
+    /// The organization's id. Without it, an id is made from the name.
     organization_id: Option<OrganizationId>,
+    /// The organization's name for people.
     name: Name,
+    /// The admin's own data about the organization.
     #[serde(default)]
     metadata: Metadata,
+    /// The organization's id in LiteLLM, if it has one.
     litellm_organization_id: Option<LiteLlmOrganizationId>,
 }
 
 /// An organization.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Organization {
+    /// The organization's id.
     organization_id: OrganizationId,
+    /// The organization's name for people.
     name: String,
+    /// Always `active`.
     status: GroupStatus,
+    /// The organization's id in LiteLLM; `null`: it has none.
     litellm_organization_id: Option<LiteLlmOrganizationId>,
+    /// The admin's own data about the organization.
     #[schema(value_type = Object)]
     metadata: Box<RawValue>,
+    /// When the organization was created (RFC 3339, UTC).
     created_at: String,
+    /// When the organization was last changed (RFC 3339, UTC).
     updated_at: String,
 }
 
-/// A page of the organizations, by id.
+/// A page of the organizations, sorted by id.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Organizations {
+    /// The number of organizations on all pages.
     total: i64,
+    /// The organizations of this page.
     organizations: Vec<Organization>,
 }
 
@@ -76,14 +89,17 @@ pub async fn get(PathOf(id): PathOf<OrganizationId>) -> Result<Json<Organization
     function!(get_organization(p_organization_id: id)).run().await.map(Json)
 }
 
-/// What changes. What is left out stays as it is.
+/// The fields to change. Fields that are left out stay as they are.
 #[skip_serializing_none]
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "Acme Corporation"}))]
 pub struct UpdateOrganization {
+    /// The organization's name for people.
     name: Option<Name>,
+    /// The admin's own data, which replaces the current metadata.
     metadata: Option<Metadata>,
+    /// The organization's id in LiteLLM; `null` removes it.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<LiteLlmOrganizationId>)]
     litellm_organization_id: Option<Option<LiteLlmOrganizationId>>,
@@ -103,16 +119,19 @@ pub async fn update(
     mutation.run(function).await.map(Json)
 }
 
-/// An organization that is gone.
+/// An organization that was deleted.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct DeletedOrganization {
+    /// The id of the deleted organization.
     organization_id: OrganizationId,
+    /// Always true.
     deleted: bool,
 }
 
 /// Delete an organization
 ///
-/// Only one without teams. Its id stays taken, since what its teams used goes on counting there.
+/// Only an organization without teams can be deleted. Its id can't be used again, since the usage of its deleted teams
+/// is still reported under it.
 #[utoipa::path(delete, path = "/api/organizations/{organization_id}", tag = "Organizations",
     params(("organization_id" = OrganizationId, Path)),
     responses((status = 200, body = DeletedOrganization), (status = 409, description = "`in_use`")))]
@@ -123,11 +142,14 @@ pub async fn delete(
     mutation.run(function!(delete_organization(p_organization_id: id))).await.map(Json)
 }
 
-/// The teams of an organization, by id.
+/// The teams of an organization, sorted by id.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct OrganizationTeams {
+    /// The organization.
     organization_id: OrganizationId,
+    /// The number of its teams.
     team_count: i64,
+    /// All its teams.
     teams: Vec<Team>,
 }
 

@@ -1,7 +1,7 @@
-//! Teams: who has credits, keys and model groups.
+//! Teams: the holders of credits, keys and model groups.
 //!
-//! A change of a team holds here at once, and LiteLLM is told then. If it can't be told, the answer is 503, and the same request again
-//! tells it; so does the team's next call, before it is made.
+//! A change of a team takes effect here at once, and LiteLLM is synchronized afterwards. If LiteLLM can't be reached,
+//! the answer is 503, and sending the request again synchronizes it; so does the team's next call, before it is made.
 
 mod create;
 mod values;
@@ -28,10 +28,12 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use values::{Budget, BudgetDuration, Pricing, Rate, WebhookUrl};
 
-/// A page of the teams, by id.
+/// A page of the teams, sorted by id.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Teams {
+    /// The number of teams on all pages.
     total: i64,
+    /// The teams of this page.
     teams: Vec<Team>,
 }
 
@@ -48,48 +50,62 @@ pub async fn get(VisibleTeam(team_id): VisibleTeam) -> Result<Json<Team>> {
     function!(get_team(p_team_id: team_id)).run().await.map(Json)
 }
 
-/// What changes. What is left out stays as it is; `null` takes a limit away.
+/// The fields to change. Fields that are left out stay as they are; `null` removes a limit.
 #[skip_serializing_none]
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"rpm_limit": 100, "budget_mode": "soft", "credit_limit": 50}))]
 pub struct UpdateTeam {
+    /// The team's name for people.
     team_alias: Option<Name>,
+    /// Whether jobs can be created without available credits.
     budget_mode: Option<BudgetMode>,
+    /// How many credits below zero the balance of a `soft` team may go; `null`: without limit.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<CreditCount>)]
     credit_limit: Option<Option<CreditCount>>,
+    /// How often the spending that counts against LiteLLM's budget is reset; `null`: never.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<BudgetDuration>)]
     budget_duration: Option<Option<BudgetDuration>>,
+    /// LiteLLM's budget in US dollars; `null`: without limit.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<Budget>)]
     max_budget: Option<Option<Budget>>,
+    /// Requests per minute; `null`: without limit.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<Limit>)]
     rpm_limit: Option<Option<Limit>>,
+    /// Tokens per minute; `null`: without limit.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<Limit>)]
     tpm_limit: Option<Option<Limit>>,
-    /// One of the team's model groups, for calls that name none.
+    /// The model group of calls that name none, one of those that the team may use; `null`: the team's first model
+    /// group.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<GroupName>)]
     default_model_group: Option<Option<GroupName>>,
+    /// How the credits for a job are counted.
     billing_mode: Option<BillingMode>,
+    /// Credits for one US dollar of consumption, if `billing_mode` is `consumption_usd`.
     credits_per_dollar: Option<Rate>,
+    /// Tokens of consumption for one credit, if `billing_mode` is `consumption_tokens`.
     tokens_per_credit: Option<Limit>,
+    /// The customer's price in US dollars, in addition to the credits; `null`: none.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<Pricing>)]
     pricing: Option<Option<Pricing>>,
+    /// The URL that alerts are sent to; `null`: they are not sent.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<WebhookUrl>)]
     webhook_url: Option<Option<WebhookUrl>>,
+    /// The admin's own data, which replaces the current metadata.
     metadata: Option<Metadata>,
 }
 
 /// Change a team
 ///
-/// How jobs are billed and priced changes for jobs that are created from then on.
+/// A change of billing or pricing applies to jobs that are created afterwards.
 #[utoipa::path(put, path = "/api/teams/{team_id}", tag = "Teams", params(("team_id" = TeamId, Path)),
     request_body = UpdateTeam, responses((status = 200, body = Team)))]
 pub async fn update(
@@ -103,7 +119,8 @@ pub async fn update(
 
 /// Replace a team's model groups
 ///
-/// The body is the bare list. The team's keys stay the same, and their models follow at once.
+/// The body is a JSON list of the names. The team's keys stay the same, and the models that they may use change at
+/// once.
 #[utoipa::path(put, path = "/api/teams/{team_id}/model-groups", tag = "Teams", params(("team_id" = TeamId, Path)),
     request_body(content = Vec<GroupName>, example = json!(["ChatAgent"])), responses((status = 200, body = Team)))]
 pub async fn set_model_groups(
@@ -116,9 +133,11 @@ pub async fn set_model_groups(
 
 /// Replace a team's access groups
 ///
-/// The body is the bare list. The team's keys stay the same, and their models follow at once.
+/// The body is a JSON list of the names. The team's keys stay the same, and the models that they may use change at
+/// once.
 #[utoipa::path(put, path = "/api/teams/{team_id}/access-groups", tag = "Teams", params(("team_id" = TeamId, Path)),
-    request_body(content = Vec<AccessGroupName>, example = json!(["basic-chat"])), responses((status = 200, body = Team)))]
+    request_body(content = Vec<AccessGroupName>, example = json!(["basic-chat"])),
+    responses((status = 200, body = Team)))]
 pub async fn set_access_groups(
     mutation: Mutation,
     PathTeam(team_id): PathTeam,
@@ -129,7 +148,7 @@ pub async fn set_access_groups(
 
 /// Suspend a team
 ///
-/// Its keys are refused at once, here and in LiteLLM.
+/// Its keys are refused at once, here and in LiteLLM. Open jobs stay open.
 #[utoipa::path(put, path = "/api/teams/{team_id}/suspend", tag = "Teams", params(("team_id" = TeamId, Path)),
     responses((status = 200, body = Team)))]
 pub async fn suspend(
@@ -162,17 +181,20 @@ async fn changed(mutation: &Mutation, function: Function) -> Result<Json<Team>> 
     Ok(Json(team))
 }
 
-/// A team that is gone.
+/// A team that was deleted.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct DeletedTeam {
+    /// The id of the deleted team.
     team_id: TeamId,
+    /// Always true.
     deleted: bool,
 }
 
 /// Delete a team
 ///
-/// Its keys stop at once, here and in LiteLLM, and its open jobs are cancelled. Its ledger and its usage stay, and its id stays taken.
-/// If LiteLLM can't be told, the answer is 503, and the same request again goes on from there.
+/// Its keys stop working at once, here and in LiteLLM, and its open jobs are cancelled. Its ledger and its usage are
+/// kept, and its id can't be used again. If LiteLLM can't be reached, the answer is 503, and sending the request again
+/// continues the deletion.
 #[utoipa::path(delete, path = "/api/teams/{team_id}", tag = "Teams", params(("team_id" = TeamId, Path)),
     responses((status = 200, body = DeletedTeam)))]
 pub async fn delete(mutation: Mutation, PathTeam(team_id): PathTeam) -> Result<Json<DeletedTeam>> {
@@ -191,7 +213,8 @@ pub async fn delete(mutation: Mutation, PathTeam(team_id): PathTeam) -> Result<J
     Ok(Json(DeletedTeam { team_id, deleted: true }))
 }
 
-/// What a team has in LiteLLM for its credits. One that may go below zero without end has no budget there.
+/// The team's budget in LiteLLM, in US dollars, for its credits. `None`: without limit, for a team whose balance may go
+/// below zero without limit.
 fn budget(
     rate: Usd,
     credits: CreditCount,

@@ -3,9 +3,9 @@
 use super::{super::*, database::Database};
 use std::{collections::BTreeSet, fs, path::Path};
 
-/// Functions that the application calls whose statements PostgreSQL plans for the values at hand: they read as much as is asked for, or
-/// look at everything. The others find one or a few rows by their keys, so that one plan is as good as another, and planning them
-/// anew each time would be half of the time of a call.
+/// Functions that the application calls whose statements PostgreSQL plans for the values at hand: they read as much as
+/// is asked for, or look at everything. The others find one or a few rows by their keys, so that one plan is as good as
+/// another, and planning them anew each time would be half of the time of a call.
 const PLANNED_ANEW: [&str; 63] = [
     "abandon_team",
     "activate_key",
@@ -149,8 +149,8 @@ async fn every_body_of_a_function_names_what_is_there() {
     database.drop().await;
 }
 
-/// `releases/VERSION.txt` has a line for each function that the components of that release call. During an upgrade they meet the
-/// functions of a newer one: what they call has to be there still, with the names of its parameters.
+/// `releases/VERSION.txt` has a line for each function that the components of that release call. During an upgrade they
+/// meet the functions of a newer one: what they call has to be there still, with the names of its parameters.
 #[tokio::test]
 async fn what_the_components_of_earlier_releases_call_is_still_there() {
     let database = Database::create().await;
@@ -177,7 +177,8 @@ async fn what_the_components_of_earlier_releases_call_is_still_there() {
 
 /// `name(p_one text, p_two bigint DEFAULT 1) json` of every function that the application may call.
 async fn signatures(client: &Client) -> Vec<String> {
-    let query = "SELECT proname || '(' || pg_get_function_arguments(oid) || ') ' || pg_get_function_result(oid) FROM pg_proc
+    let query = "SELECT proname || '(' || pg_get_function_arguments(oid) || ') ' || pg_get_function_result(oid)
+                 FROM pg_proc
         WHERE pronamespace = 'public'::regnamespace AND has_function_privilege('llm_jobs_application', oid, 'EXECUTE')
         ORDER BY proname";
     client.query(query, &[]).await.expect("the functions").iter().map(|row| row.get(0)).collect()

@@ -1,4 +1,4 @@
-//! A call between its two statements.
+//! A call between its first statement, which records it, and its second, which settles it.
 
 use super::{
     CallRequest, Failed, Limits, Outcome, Settled, Settlement, messages, settlement::Ending, with_ids,
@@ -18,25 +18,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A call that is recorded as under way, and must be settled.
+/// A call that is recorded as open and must be settled.
 pub struct ActiveCall {
-    /// Its job.
+    /// The call's job.
     pub job_id: JobId,
-    /// Its id, also LiteLLM's id for it.
+    /// The call's id, which LiteLLM records it under too.
     pub call_id: CallId,
-    /// The group in use: the one asked for, or the team's default.
+    /// The model group in use: the requested one, or the team's default.
     pub model_group: GroupName,
     pub(super) mutation: Mutation,
-    /// Whether its job is its own, and ends with it.
+    /// Whether the job was created for this call and ends with it.
     pub(super) owns_job: bool,
     pub(super) team_id: TeamId,
     pub(super) models: Vec<Model>,
     pub(super) started: Instant,
     pub(super) limits: Limits,
     pub(super) attempts: Vec<Tried>,
-    /// How long LiteLLM has taken.
+    /// The time spent waiting for LiteLLM so far.
     pub(super) upstream: Duration,
-    /// A model was given up on of which LiteLLM may yet use and bill something.
+    /// Whether an attempt was given up whose usage LiteLLM may still record and bill.
     pub(super) uncertain: bool,
     pub(super) messages: messages::Keeping,
 }
@@ -50,7 +50,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// How long it may take to answer, or to begin to.
+    /// The maximum time that the model may take to answer, or to begin a stream: its `timeout_ms`, at most `limit`.
     fn limit(&self, limit: Duration) -> Duration {
         let own = self.config.get("timeout_ms").and_then(|limit| limit.get().parse().ok());
         own.map_or(limit, |millis| limit.min(Duration::from_millis(millis)))
@@ -73,9 +73,9 @@ pub(super) struct Tried {
 pub enum End {
     /// The model's answer is complete.
     Succeeded,
-    /// No model gave one.
+    /// No model answered.
     Failed,
-    /// The caller left before it was complete.
+    /// The caller closed the connection before the answer was complete.
     Cancelled,
 }
 
@@ -90,8 +90,8 @@ impl From<End> for CallStatus {
 }
 
 impl ActiveCall {
-    /// Tries the group's models in order until one answers or a failure is not worth another model. `attempt` gets the body for one
-    /// model.
+    /// Tries the group's models in order until one answers or a failure makes further attempts pointless. `attempt`
+    /// sends the body for one model.
     pub async fn first_answer<T>(
         &mut self,
         key: &TeamKey,
@@ -124,7 +124,8 @@ impl ActiveCall {
         Err(self.failure(&last))
     }
 
-    /// What the caller is told of a failure. A provider's words may quote the model's name, which becomes the group's.
+    /// The error for the caller. Where a provider's message quotes the model's name, the name of the model group
+    /// replaces it.
     pub fn failure(&self, class: &Class) -> Error {
         let mut error = class.answer(&self.team_id, &self.model_group);
         for tried in &self.attempts {
@@ -133,12 +134,13 @@ impl ActiveCall {
         error
     }
 
-    /// Since the call began.
+    /// The time since the request for the call arrived.
     pub fn latency(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// The answer with the ids of the call and its job, and with what part of the time until now was ours and what LiteLLM's.
+    /// The response with the ids of the call and its job, and with `server-timing`: the time so far that was spent here
+    /// (`app`) and waiting for LiteLLM (`llm`), in milliseconds.
     pub fn with_headers(&self, response: Response) -> Response {
         let millis = |time: Duration| time.as_secs_f64() * 1000.0;
         let ours = self.latency().saturating_sub(self.upstream);
@@ -150,37 +152,38 @@ impl ActiveCall {
         response
     }
 
-    /// How long the next event of a stream may take to come, and to be taken by its reader.
+    /// The maximum time that the next event of a stream may take to arrive, and the maximum time that the caller may
+    /// take to read an event.
     pub fn idle_limit(&self) -> Duration {
         self.limits.idle
     }
 
-    /// How long a stream may take from its first event to its last.
+    /// The maximum time that a stream may take from its first event to its last.
     pub fn lifetime(&self) -> Duration {
         self.limits.lifetime
     }
 
-    /// Whether the outcome is kept for repeats of the request.
+    /// Whether the outcome is stored for retries of the request.
     pub fn keeps_outcome(&self) -> bool {
         self.mutation.is_idempotent()
     }
 
-    /// Whether the text of a stream is kept.
+    /// Whether the text of a stream is stored.
     pub fn keeps_messages(&self) -> bool {
         self.messages.is_on()
     }
 
-    /// A call that no model answered: settles it, and gives back what the caller is told.
+    /// Settles a call that no model answered, and returns the caller's error response.
     pub async fn settle_failure(&self, failure: Error) -> Result<Response> {
         let outcome = Outcome::Failed(Failed::new(self, &failure));
         self.settle(End::Failed, &Usage::NONE, Some(&failure), &outcome).await?;
         Ok(self.with_headers(outcome.failure()))
     }
 
-    /// Writes the end of the call and what it used, and keeps its outcome. `error` is what the caller was told.
+    /// Settles the call: writes how it ended and what it used, and stores its outcome. `error` is the caller's error.
     ///
-    /// Where a model was given up on, only LiteLLM knows what that cost, and only later: then this writes what is known, and the
-    /// rest follows in the background. While the database is away all of it follows in the background.
+    /// If an attempt was given up, only LiteLLM knows its cost, and only later: then this writes what is known so far,
+    /// and the rest follows in the background. While the database is unavailable, everything follows in the background.
     pub async fn settle(
         &self,
         end: End,
@@ -201,7 +204,7 @@ impl ActiveCall {
         Ok(settlement.without_cost().announce_and_follow_log().await)
     }
 
-    /// What is to be written about the end of a call that broke off: what it cost only LiteLLM knows, and only later. A repeat of its
+    /// The settlement of a call whose stream broke off. Only LiteLLM knows its cost, and only later. A retry of its
     /// request is a new call.
     pub fn broken_off(&self, end: End, usage: &Usage, error: Option<&Error>) -> Result<Settlement> {
         Ok(self.settlement(end, usage, error, self.mutation.request())?.without_cost())
@@ -232,7 +235,7 @@ impl ActiveCall {
     }
 }
 
-/// A failure whose words do not quote the prompt, which would get into tables and later answers.
+/// The failure without its message if that quotes the prompt, which must not get into tables and later responses.
 fn without_prompt(mut failure: Failure, request: &CallRequest<'_>) -> Failure {
     if request.is_quoted_in(&failure.reason) {
         failure.class = failure.class.without_words();

@@ -1,4 +1,4 @@
-//! A buffered call.
+//! Buffered calls.
 
 use super::{Answered, Begun, CallRequest, End, Outcome, Place, Settled, begin, with_ids};
 use crate::{
@@ -8,12 +8,13 @@ use crate::{
 use axum::response::{IntoResponse, Response};
 use std::time::Duration;
 
-/// How long it may take to write what became of a call, once a model has answered. An answer that has begun is a whole one.
+/// The maximum time that settling a call may take after a model has answered. A buffered answer is complete when it
+/// begins.
 const LIFETIME: Duration = Duration::from_secs(60);
 
-/// Makes a buffered call; `form` makes the answer of a model's.
+/// Makes a buffered call; `form` builds the response from the model's answer.
 ///
-/// It runs to its end although the caller leaves, so the call is settled all the same.
+/// It runs to its end even if the caller closes the connection, so the call is always settled.
 pub async fn complete<T: IntoResponse>(
     key: &TeamKey,
     mutation: &Mutation,

@@ -1,4 +1,4 @@
-//! The events that the caller of a stream gets: `data: {json}`, a blank line.
+//! The events of the caller's stream: `data: {json}`, followed by a blank line.
 
 use super::{Settled, Streamed};
 use crate::{
@@ -13,19 +13,19 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// In which form a stream is answered.
+/// The form of a stream's events.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// This API's own: text also at top level, and a summary of the call at the end.
+    /// This API's own form: chunks have their text also at top level, and a summary of the call comes at the end.
     Own,
-    /// OpenAI's.
+    /// OpenAI's form.
     OpenAi {
-        /// Whether it ends with its usage.
+        /// Whether an event with the usage comes at the end.
         include_usage: bool,
     },
 }
 
-/// The members of a delta that are passed on; the others may name the model or its provider.
+/// The members of a delta that are passed on; others may name the model or its provider.
 const DELTA: [&str; 7] =
     ["role", "content", "tool_calls", "function_call", "refusal", "audio", "reasoning_content"];
 
@@ -35,7 +35,7 @@ pub(super) const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 /// A comment that keeps the connection open while the model is silent.
 pub(super) const PING: Bytes = Bytes::from_static(b": ping\n\n");
 
-/// A piece of the answer in OpenAI's form, with the group's name as the model.
+/// A chunk in OpenAI's form, with the name of the model group as the model.
 #[derive(Serialize)]
 struct Piece<'a> {
     id: String,
@@ -57,7 +57,8 @@ struct Choice<'a> {
 }
 
 impl Form {
-    /// The event for a piece of the answer; `None` when nothing in it is for the caller. `created` is in seconds since 1970.
+    /// The event for a chunk of the answer; `None` if nothing in it is for the caller. `created` is in seconds since
+    /// 1970 (UTC).
     pub fn chunk(
         self,
         call_id: CallId,
@@ -86,7 +87,7 @@ impl Form {
         })
     }
 
-    /// The events after the last piece.
+    /// The events after the last chunk.
     pub(super) fn end(self, streamed: &Streamed, settled: Settled) -> Vec<Bytes> {
         let summary = match self {
             Form::Own => summary(streamed, settled),
@@ -136,7 +137,7 @@ fn summary(streamed: &Streamed, settled: Settled) -> Option<Bytes> {
         latency_ms: u128,
         model_group: &'a GroupName,
     }
-    /// The job of a call in one of its own.
+    /// The job that was created for the call.
     #[derive(Serialize)]
     struct EndedJob {
         job_id: JobId,
@@ -164,7 +165,8 @@ fn summary(streamed: &Streamed, settled: Settled) -> Option<Bytes> {
 fn data(value: &impl Serialize) -> Option<Bytes> {
     let mut event = b"data: ".to_vec();
     serde_json::to_writer(&mut event, value).ok()?;
-    // Members go on as they came. An end of a line can only stand between tokens there, and would end the event's line here.
+    // Members are passed on as they arrived. A line break can only stand between tokens there; it would end the event's
+    // line, so a space replaces it.
     event.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
     event.extend_from_slice(b"\n\n");
     Some(event.into())

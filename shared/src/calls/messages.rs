@@ -1,11 +1,12 @@
-//! The messages of a call and its answer, kept only where the deployment wants that (`store_messages_days` above 0), and for so many days.
+//! The messages of a call and its answer. They are stored only if the deployment wants that (`store_messages_days`
+//! above 0), and deleted after so many days.
 
 use super::{ActiveCall, CallRequest, Outcome};
 use crate::{error::Result, function, platform::settings, store::parameters::Json};
 use serde_json::json;
 use spin_sdk::wasip3::spawn;
 
-/// The messages of a request that are to be kept, if any are.
+/// The messages of a request and the number of days to store them for; `None`: they are not stored.
 pub(super) struct Keeping(Option<(String, i32)>);
 
 impl Keeping {
@@ -18,7 +19,7 @@ impl Keeping {
         self.0.is_some()
     }
 
-    /// Writes them with the model's message, in the background. Losing them is no harm to anybody's credits.
+    /// Writes them with the model's message, in the background. If that fails they are lost, which affects no credits.
     pub(super) fn keep(&self, call: &ActiveCall, outcome: &Outcome) {
         let Some((messages, days)) = &self.0 else { return };
         let response = match outcome {

@@ -1,13 +1,15 @@
 //! One LLM call: what the components that make calls have in common.
 //!
-//! A call is two statements with the model's work in between: [`begin`] checks everything and records it, [`ActiveCall::settle`] writes
-//! how it ended and what it used. No connection is held in between. The group's models are tried in order
-//! ([`ActiveCall::first_answer`]); what was tried is kept with the call.
+//! A call takes two statements with the model's work in between: [`begin`] checks everything and records the call,
+//! [`ActiveCall::settle`] writes how it ended and what it used. No connection is held in between. The group's models
+//! are tried in order ([`ActiveCall::first_answer`]); the attempts are stored with the call.
 //!
-//! A call is made in a job, or in one of its own ([`Place`]), which the first statement then creates and the second ends.
-//! With an `Idempotency-Key` the second statement also keeps the [`Outcome`], sealed, and the first gives it back.
+//! A call is made in an existing job, or in a job of its own ([`Place`]), which the first statement creates and the
+//! second ends. With an `Idempotency-Key` the second statement also stores the [`Outcome`], sealed, and the first
+//! statement of a retry returns it.
 //!
-//! Uses everything below. The components that make calls use it: [`buffered`] and [`relay`] are their two ways.
+//! Uses all modules below it. The components that make calls use it: [`buffered`] and [`relay`] are the two ways to
+//! make one.
 
 mod active;
 pub mod buffered;
@@ -45,26 +47,27 @@ use axum::{http::HeaderValue, response::Response};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 
-/// The most models that a group may hold. With the time that each may take, their number bounds a call.
+/// The maximum number of models in a group. Together with the time limit of each, their number bounds the duration of a
+/// call.
 pub const MAX_MODELS: usize = 16;
 
-/// Where a call is made.
+/// The job in which a call is made.
 pub enum Place<'a> {
-    /// In a job that exists.
+    /// An existing job.
     Job(JobId),
-    /// In a job of its own.
+    /// A job that is created for the call.
     NewJob(&'a NewJob),
 }
 
-/// A request for a call, once it is claimed.
+/// A request for a call after its first statement.
 pub enum Begun {
-    /// It is to be made.
+    /// The call is to be made.
     Call(Box<ActiveCall>),
-    /// It was made before, under the same `Idempotency-Key`.
+    /// The call was made before, under the same `Idempotency-Key`.
     Repeat(Box<(Outcome, Settled)>),
 }
 
-/// The answer of `begin_call`.
+/// The answer of `begin_call` and `begin_job_with_call`.
 #[derive(Deserialize)]
 struct BegunCall {
     job_id: JobId,
@@ -75,19 +78,19 @@ struct BegunCall {
     litellm: Option<DesiredTeam>,
 }
 
-/// How long a call may take.
+/// The maximum time that the parts of a call may take.
 #[derive(Clone, Copy)]
 struct Limits {
     /// Until a model answers, or begins to.
     model: Duration,
     /// Between two events of a stream.
     idle: Duration,
-    /// From the beginning of the answer to its end, and until that is written.
+    /// From the beginning of the answer until the call is settled.
     lifetime: Duration,
 }
 
-/// Checks and records a call. `lifetime` is how long an answer may take once it has begun; after that and the time that the group's
-/// models may take to begin, the call counts as abandoned.
+/// Checks and records a call. `lifetime` is the maximum time that an answer may take once it has begun. After that, and
+/// the time that the group's models may take to begin, the call counts as abandoned.
 pub async fn begin(
     key: &TeamKey,
     mutation: &Mutation,
@@ -103,7 +106,7 @@ pub async fn begin(
         lifetime,
     };
     let owns_job = matches!(place, Place::NewJob(_));
-    // Sent again when its answer got lost, it finds the ids that are chosen here.
+    // Repeatable: if the answer is lost and the statement is sent again, it finds the ids that are chosen here.
     let function = beginning(key, place, request, limits).await?.repeatable();
     let begun: BegunCall = match mutation.begin(function).await? {
         Beginning::Repeat(settled, outcome) => {
@@ -115,7 +118,7 @@ pub async fn begin(
     if let Some(pending) = begun.litellm
         && let Err(failure) = sync::team(pending).await
     {
-        // By what LiteLLM knows now the call may fail; the next one tries again.
+        // With LiteLLM's current state the call may fail; the next call synchronizes again.
         failure.log("telling LiteLLM of a team before its call");
     }
     Ok(Begun::Call(Box::new(ActiveCall {
@@ -175,7 +178,7 @@ async fn beginning(
     })
 }
 
-/// The answer with the ids of the call and its job.
+/// The response with headers for the ids of the call and its job.
 pub fn with_ids(mut response: Response, job_id: JobId, call_id: CallId) -> Response {
     for (name, id) in [(JOB_ID, job_id.to_string()), (CALL_ID, call_id.to_string())] {
         if let Ok(value) = HeaderValue::from_str(&id) {

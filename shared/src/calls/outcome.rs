@@ -1,4 +1,4 @@
-//! What a call came to, as it is kept for repeats of its request.
+//! The outcome of a call, as it is stored for retries of its request.
 
 use super::{ActiveCall, with_ids};
 use crate::{
@@ -14,14 +14,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// What a call came to.
+/// The outcome of a call.
 #[derive(Clone, Serialize, Deserialize)]
 pub enum Outcome {
     /// A model answered.
     Answered(Answered),
-    /// None did.
+    /// No model answered.
     Failed(Failed),
-    /// A model answered, event by event.
+    /// A model answered with a stream.
     Streamed(Streamed),
 }
 
@@ -30,23 +30,23 @@ pub enum Outcome {
 pub struct Answered {
     /// The call's job.
     pub job_id: JobId,
-    /// The call.
+    /// The call's id.
     pub call_id: CallId,
-    /// The group that answered.
+    /// The model group that was called.
     pub model_group: GroupName,
-    /// When, in seconds since 1970.
+    /// When the answer was made, in seconds since 1970 (UTC).
     pub created: u64,
-    /// The members of the model's message that are passed on, as they came.
+    /// The members of the model's message that are passed on, as they arrived.
     pub message: BTreeMap<String, Box<RawValue>>,
     /// Why the model stopped.
     pub finish_reason: Option<String>,
-    /// What it used.
+    /// The tokens and the cost of the answer.
     pub usage: Usage,
-    /// How long it took.
+    /// The time from the call's arrival to the end of the answer, in milliseconds.
     pub latency_ms: u128,
 }
 
-/// The members of a model's message that are passed on; the others may name the model or its provider.
+/// The members of a model's message that are passed on; others may name the model or its provider.
 const MESSAGE: [&str; 8] = [
     "role",
     "content",
@@ -59,7 +59,7 @@ const MESSAGE: [&str; 8] = [
 ];
 
 impl Answered {
-    /// Of a model's answer.
+    /// The outcome of a call that a model has answered.
     pub fn new(call: &ActiveCall, completion: Completion) -> Self {
         let message = completion.message.into_iter().filter(|(name, _)| MESSAGE.contains(&name.as_str()));
         Self {
@@ -74,7 +74,7 @@ impl Answered {
         }
     }
 
-    /// The model's message with `finish_reason`, as this API's own routes answer it.
+    /// The model's message with `finish_reason`, as this API's own routes return it.
     pub fn response(&self) -> Result<BTreeMap<String, Box<RawValue>>> {
         let mut response = self.message.clone();
         response.insert("finish_reason".into(), to_raw_value(&self.finish_reason).map_err(Error::internal)?);
@@ -82,7 +82,7 @@ impl Answered {
     }
 }
 
-/// A failure.
+/// A failure of a call.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Failed {
     job_id: JobId,
@@ -93,7 +93,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// Of what the caller is told.
+    /// The outcome of a call that ended with this error.
     pub fn new(call: &ActiveCall, error: &Error) -> Self {
         Self {
             job_id: call.job_id,
@@ -110,26 +110,26 @@ impl Failed {
 pub struct Streamed {
     /// The call's job.
     pub job_id: JobId,
-    /// The call.
+    /// The call's id.
     pub call_id: CallId,
-    /// The group that answered.
+    /// The model group that was called.
     pub model_group: GroupName,
-    /// When, in seconds since 1970.
+    /// When the answer began, in seconds since 1970 (UTC).
     pub created: u64,
-    /// The events with its pieces, as they were sent. Collected only for repeats of the request.
+    /// The events of its chunks, as they were sent. Collected only if they are stored for retries of the request.
     pub events: String,
-    /// Its text. Collected only where it is kept.
+    /// The text of the answer. Collected only if messages are stored.
     pub content: String,
     /// Why the model stopped.
     pub finish_reason: Option<String>,
-    /// What it used.
+    /// The tokens and the cost of the answer.
     pub usage: Usage,
-    /// How long it took.
+    /// The time from the call's arrival to the end of the answer, in milliseconds.
     pub latency_ms: u128,
 }
 
 impl Outcome {
-    /// The answer to a caller whose call failed.
+    /// The response to the caller of a call that failed.
     pub fn failure(self) -> Response {
         let Outcome::Failed(Failed { job_id, call_id, code, detail, retry_after }) = self else {
             return Error::internal("an outcome of another kind").into_response();
@@ -139,7 +139,7 @@ impl Outcome {
     }
 }
 
-/// Seconds since 1970.
+/// The current time in seconds since 1970 (UTC).
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

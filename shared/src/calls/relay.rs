@@ -1,4 +1,4 @@
-//! A stream, from its first event to the settled call.
+//! Streamed calls: a stream, from its first event to the settled call.
 
 use super::{
     ActiveCall, Begun, End, Form, Outcome, Place, Settled, Streamed, begin, event::PING, outcome::now,
@@ -25,16 +25,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the model may be silent before the caller gets a sign of life.
+/// The time without an event after which the caller gets a comment that keeps the connection open.
 const PING_AFTER: Duration = Duration::from_secs(15);
 
-/// Events that may wait for a slow reader before the model is read no further.
+/// The number of events that may wait for a slow caller before no more are read from the model.
 const WAITING_EVENTS: usize = 16;
 
 /// Makes a streamed call.
 ///
-/// Up to the first event a failure is an ordinary answer, and other models are tried. From then on a task of its own relays the
-/// stream; it outlives the request, so the call is settled although the caller leaves.
+/// Until the first event a failure is an ordinary error response, and other models are tried. From then on a separate
+/// task relays the stream. The task outlives the request, so the call is settled even if the caller closes the
+/// connection.
 pub async fn stream(
     key: &TeamKey,
     mutation: &Mutation,
@@ -64,7 +65,7 @@ pub async fn stream(
     Ok(response)
 }
 
-/// The stream that an earlier request got.
+/// The stream of an earlier request, for its retry.
 fn again(streamed: Streamed, settled: Settled, form: Form) -> Response {
     let (job_id, call_id) = (streamed.job_id, streamed.call_id);
     let end: Vec<u8> = form.end(&streamed, settled).concat();
@@ -77,42 +78,43 @@ fn event_stream(body: Body) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // nginx and its like would otherwise collect events before they pass them on.
+    // Keeps reverse proxies such as nginx from buffering events.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 
-/// Passes a stream on, event by event, and settles its call however it ends.
+/// Relays a stream, event by event, and settles its call however it ends.
 struct Relay {
     call: ActiveCall,
     caller: Sender<Bytes>,
-    /// The caller reads no more, and may come back.
+    /// Whether the caller has stopped reading, while a retry may still ask for the answer.
     gone: bool,
     form: Form,
-    /// When the first event came.
+    /// When the first event arrived.
     begun: Instant,
-    /// When the answer began, in seconds since 1970.
+    /// When the answer began, in seconds since 1970 (UTC).
     created: u64,
-    /// Pieces with content: about as many tokens, for a stream that breaks off before its usage comes.
+    /// The number of chunks with content: an estimate of the tokens of a stream that breaks off before its usage
+    /// arrives.
     pieces: i64,
     usage: Option<Usage>,
     finish_reason: Option<String>,
-    /// What was sent, for repeats of the request.
+    /// The events that were sent, for retries of the request.
     sent: Vec<u8>,
-    /// The text, where it is kept.
+    /// The text, if messages are stored.
     content: String,
 }
 
-/// How a stream ended before its `[DONE]`.
+/// Why a stream ended before its `[DONE]`.
 enum Broken {
-    /// The caller reads no more.
+    /// The caller stopped reading.
     CallerLeft,
     /// The model failed.
     Model(Class),
 }
 
 impl Relay {
-    /// For a call that has begun to answer, to a caller that reads the other end of the channel.
+    /// The relay of a call whose stream has begun; `caller` is the sending half of the response body's channel.
     fn new(call: ActiveCall, caller: Sender<Bytes>, form: Form) -> Self {
         Self {
             call,
@@ -129,13 +131,13 @@ impl Relay {
         }
     }
 
-    /// Relays until the end.
+    /// Relays until the end of the stream, and settles the call.
     async fn run(mut self, mut events: Events) {
         let ended = self.pass_on(&mut events).await;
-        // Closes the connection, by which LiteLLM knows that nobody listens any more.
+        // Closes the connection, so that LiteLLM stops the model.
         drop(events);
         let counted = Usage { completion_tokens: self.pieces, total_tokens: self.pieces, ..Usage::default() };
-        // Where nobody said what a complete answer used, what was counted is what is known.
+        // If a complete answer has no usage, the count of its chunks is the best estimate.
         let usage = self.usage.unwrap_or(counted);
         let settled = match ended {
             Ok(()) => self.finish(usage).await,
@@ -159,7 +161,7 @@ impl Relay {
         }
     }
 
-    /// The model's next event, with signs of life for the caller until it comes.
+    /// The model's next event. Until it arrives, the caller gets pings.
     async fn next(&mut self, events: &mut Events) -> Result<Event, Broken> {
         let since = Instant::now();
         loop {
@@ -202,8 +204,9 @@ impl Relay {
         }
     }
 
-    /// A caller who takes nothing for as long as a model may be silent has left, too. One who can come back for the answer, because it is
-    /// kept under an `Idempotency-Key`, finds it complete.
+    /// Sends an event. A caller that reads nothing for as long as a model may be silent counts as gone. If the outcome
+    /// is stored under an `Idempotency-Key`, the stream is read to its end all the same, so that a retry gets the
+    /// complete answer.
     async fn send(&mut self, event: Bytes) -> Result<(), Broken> {
         if self.gone {
             return Ok(());
@@ -230,14 +233,14 @@ impl Relay {
             usage,
             latency_ms: self.call.latency().as_millis(),
         });
-        // Settled first: whoever has seen the end of the stream finds the call in the job.
+        // Settled first, so that a caller that has seen the end of the stream finds the call in the job.
         let (settled, failure) = match self.call.settle(End::Succeeded, &usage, None, &outcome).await {
             Ok(settled) => (settled, Ok(())),
             Err(error) => (Settled::default(), Err(error)),
         };
         if let Outcome::Streamed(streamed) = &outcome {
             for event in self.form.end(streamed, settled) {
-                // The call is settled; a caller who is gone misses nothing that counts.
+                // The call is settled, so it does not matter if the caller is gone.
                 _ = self.send(event).await;
             }
         }
@@ -246,13 +249,13 @@ impl Relay {
 
     async fn break_off(&mut self, end: End, usage: &Usage, failure: Option<&Error>) -> Result<()> {
         let settlement = self.call.broken_off(end, usage, failure)?;
-        // Before the caller hears of it, who may then end the job at once.
+        // Written before the caller gets the error, since it may then end the job at once.
         settlement.announce().await;
         if let Some(event) = failure.and_then(|failure| self.form.error(failure)) {
-            // Whether it is read makes no difference to the call.
+            // The call ends in the same way whether or not the event is read.
             _ = self.send(event).await;
         }
-        // The caller need not wait while LiteLLM is asked what was used.
+        // The caller need not wait until LiteLLM has recorded the usage.
         self.caller.close_channel();
         settlement.write_from_log().await
     }

@@ -1,8 +1,8 @@
-//! What a caller asks of a model.
+//! A caller's request for a call.
 //!
-//! The body is taken apart only as far as it must be: `messages` and OpenAI's other parameters go to LiteLLM as the text they came
-//! as. What is not on the list of OpenAI's parameters is refused, and with it everything by which a caller could steer LiteLLM
-//! itself (`api_base`, `api_key`, `metadata`, `fallbacks`, `user_config` …).
+//! The body is parsed only as far as necessary: `messages` and OpenAI's other parameters go to LiteLLM as the text in
+//! which they arrived. Fields that are not on the list of OpenAI's parameters are refused, and with them everything by
+//! which a caller could control LiteLLM itself (`api_base`, `api_key`, `metadata`, `fallbacks`, `user_config` …).
 
 use crate::{
     error::{Error, Result},
@@ -16,7 +16,7 @@ use serde_json::{
 };
 use std::collections::{BTreeMap, HashSet};
 
-/// OpenAI's parameters of a chat completion that pass through. `model`, `messages` and `stream` are ours to set.
+/// OpenAI's parameters of a chat completion that are passed through. `model`, `messages` and `stream` are set here.
 pub(super) const PASSED_THROUGH: &[&str] = &[
     "audio",
     "frequency_penalty",
@@ -48,44 +48,44 @@ pub(super) const PASSED_THROUGH: &[&str] = &[
 /// Whether a route answers as a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Streaming {
-    /// Always; a `stream` that says otherwise is refused.
+    /// Always; a `stream` with another value is refused.
     Always,
-    /// Never; a `stream` that says otherwise is refused.
+    /// Never; a `stream` with another value is refused.
     Never,
-    /// As `stream` says, and not if it says nothing.
+    /// As the field `stream` says; without it, not.
     AsAsked,
 }
 
 /// A valid request for a call.
 pub struct CallRequest<'a> {
-    /// The model group asked for; `None`: the team's default.
+    /// The requested model group; `None`: the team's default.
     pub model_group: Option<GroupName>,
-    /// The caller's word for what the call is for.
+    /// The purpose of the call, in the caller's words.
     pub purpose: Option<Label>,
     /// The caller's own data about the call.
     pub call_metadata: Metadata,
     /// Whether the answer is a stream.
     pub streamed: bool,
-    /// Whether a stream in OpenAI's form is to end with its usage.
+    /// Whether a stream in OpenAI's form ends with its usage.
     pub include_usage: bool,
     messages: &'a RawValue,
     parameters: BTreeMap<String, &'a RawValue>,
 }
 
-/// A job for one call.
+/// A job to create for one call.
 pub struct NewJob {
     /// `None`: the key's team.
     pub team_id: Option<TeamId>,
-    /// The caller's user.
+    /// The user for whom the job is done, as the caller knows them.
     pub user_id: Option<Label>,
-    /// What it is for.
+    /// The kind of job.
     pub job_type: Label,
-    /// The caller's own data about it.
+    /// The caller's own data about the job.
     pub metadata: Metadata,
 }
 
 impl NewJob {
-    /// Takes the fields of a job out of those of a request.
+    /// Removes the fields of a job from those of a request.
     fn take(fields: &mut BTreeMap<String, &RawValue>) -> Result<Self> {
         Ok(Self {
             team_id: optional("team_id", fields.remove("team_id"))?,
@@ -98,13 +98,13 @@ impl NewJob {
 }
 
 impl<'a> CallRequest<'a> {
-    /// Reads the body of a call.
+    /// Reads the body of a call in an existing job.
     pub fn parse(body: &'a [u8], streaming: Streaming) -> Result<Self> {
         let Fields(fields) = parse_body(body)?;
         Self::from_fields(fields, streaming)
     }
 
-    /// Reads the body of a call in a job of its own.
+    /// Reads the body of a call with a job to create for it.
     pub fn parse_with_job(body: &'a [u8], streaming: Streaming) -> Result<(NewJob, Self)> {
         let Fields(mut fields) = parse_body(body)?;
         Ok((NewJob::take(&mut fields)?, Self::from_fields(fields, streaming)?))
@@ -152,19 +152,20 @@ impl<'a> CallRequest<'a> {
         })
     }
 
-    /// The messages as they came.
+    /// The messages as they arrived.
     pub fn messages(&self) -> &str {
         self.messages.get()
     }
 
-    /// Whether a text quotes the messages, however it writes what stands between letters and digits.
+    /// Whether a text quotes the messages. Only letters and digits are compared, so that escapes and punctuation make
+    /// no difference.
     pub fn is_quoted_in(&self, text: &str) -> bool {
         let text = letters(text);
         let runs: HashSet<&[char]> = text.windows(QUOTE).collect();
         if runs.is_empty() {
             return false;
         }
-        // Nested too deeply to look into: then it may be.
+        // Messages that are nested too deeply to search count as quoted.
         let Ok(messages) = serde_json::from_str(self.messages.get()) else { return true };
         let mut left = vec![messages];
         while let Some(value) = left.pop() {
@@ -180,7 +181,7 @@ impl<'a> CallRequest<'a> {
         false
     }
 
-    /// The body for LiteLLM: `config` holds the model's defaults for what the caller leaves open.
+    /// The body for LiteLLM. `config` has the model's defaults for parameters that the caller does not give.
     pub fn body_for(&self, model: &str, config: &BTreeMap<String, Box<RawValue>>) -> Result<Vec<u8>> {
         let model = to_raw_value(model).map_err(Error::internal)?;
         let stream = to_raw_value(&self.streamed).map_err(Error::internal)?;
@@ -193,28 +194,28 @@ impl<'a> CallRequest<'a> {
         body.extend(self.parameters.iter().map(|(name, value)| (name.as_str(), *value)));
         body.extend([("model", &*model), ("messages", self.messages), ("stream", &*stream)]);
         if self.streamed {
-            // Without it LiteLLM keeps the usage, and with it the cost, to itself.
+            // Without it LiteLLM's stream has neither usage nor cost.
             body.insert("stream_options", &options);
         }
         serde_json::to_vec(&body).map_err(Error::internal)
     }
 }
 
-/// So many letters and digits of a prompt in a row are a quote of it, and no coincidence.
+/// The number of consecutive letters and digits of a prompt that count as a quote of it.
 const QUOTE: usize = 12;
 
 fn letters(text: &str) -> Vec<char> {
     text.chars().filter(|c| c.is_alphanumeric()).collect()
 }
 
-/// What of OpenAI's `stream_options` makes a difference here.
+/// The member of OpenAI's `stream_options` that is read here.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct StreamOptions {
     include_usage: bool,
 }
 
-/// A model's default parameters in a model group: OpenAI's, and `timeout_ms` (1 to 3,600,000).
+/// Checks a model's default parameters in a model group: OpenAI's parameters, and `timeout_ms` (1 to 3,600,000).
 pub fn check_config(config: &BTreeMap<String, Box<RawValue>>) -> Result<()> {
     for (name, value) in config {
         check_storable(value).map_err(|problem| Error::invalid(name, problem))?;
@@ -255,8 +256,9 @@ fn check_parameter(name: &str, value: &RawValue) -> Result<()> {
     }
 }
 
-/// Only tools that the caller runs. Other kinds LiteLLM runs itself, with its operator's rights: it searches any vector store that it
-/// knows, and asks any MCP server (docs.litellm.ai/docs/completion/knowledgebase, /docs/mcp).
+/// Only tools that the caller runs are accepted. LiteLLM runs other kinds itself, with its operator's rights: it
+/// searches any vector store that it knows, and queries any MCP server (docs.litellm.ai/docs/completion/knowledgebase,
+/// /docs/mcp).
 fn check_tools(tools: &RawValue) -> Result<()> {
     let Ok(tools) = serde_json::from_str::<Vec<BTreeMap<String, &RawValue>>>(tools.get()) else {
         return Err(Error::invalid("tools", "expected a list of objects"));

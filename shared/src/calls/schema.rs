@@ -1,4 +1,4 @@
-//! What the documentation says of the bodies that [`super::request`] takes apart.
+//! The OpenAPI schemas of the bodies that [`super::request`] parses.
 
 use super::request::{PASSED_THROUGH, ROLES};
 use crate::values::{GroupName, Label, Metadata, TeamId};
@@ -12,7 +12,7 @@ use utoipa::{
     },
 };
 
-/// What the documentation says of a call's body.
+/// The schema of the body of a call.
 pub struct CallBody;
 
 impl CallBody {
@@ -44,7 +44,7 @@ fn message() -> ObjectBuilder {
     let content = OneOfBuilder::new()
         .item(ObjectBuilder::new().schema_type(Type::String))
         .item(parts)
-        // Beside the functions that a model called.
+        // Allowed for an assistant's message with tool calls.
         .item(ObjectBuilder::new().schema_type(Type::Null));
     ObjectBuilder::new()
         .schema_type(Type::Object)
@@ -54,7 +54,7 @@ fn message() -> ObjectBuilder {
         .required("role")
 }
 
-/// One of OpenAI's parameters that pass through.
+/// The schema of one of OpenAI's parameters that are passed through.
 fn parameter(name: &str) -> ObjectBuilder {
     let number = |kind, min: f64, max: f64| or_null(kind).minimum(Some(min)).maximum(Some(max));
     match name {
@@ -76,7 +76,9 @@ fn nullable(schema: RefOr<Schema>) -> Schema {
 
 impl PartialSchema for CallBody {
     fn schema() -> RefOr<Schema> {
-        let example = json!({"model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}], "temperature": 0.7});
+        let example = json!({
+            "model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}], "temperature": 0.7
+        });
         CallBody::members().examples([example]).into()
     }
 }
@@ -87,7 +89,7 @@ impl ToSchema for CallBody {
     }
 }
 
-/// What the documentation says of the body of a call in a job of its own.
+/// The schema of the body of a call with a job of its own.
 pub struct NewJobBody;
 
 impl PartialSchema for NewJobBody {
@@ -98,7 +100,9 @@ impl PartialSchema for NewJobBody {
             .property("job_type", Label::schema())
             .property("job_metadata", nullable(Metadata::schema()))
             .required("job_type")
-            .examples([json!({"job_type": "chat", "model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}]})])
+            .examples([json!({
+                "job_type": "chat", "model_group": "ChatAgent", "messages": [{"role": "user", "content": "Hello!"}]
+            })])
             .into()
     }
 }

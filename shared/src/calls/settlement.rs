@@ -1,4 +1,4 @@
-//! How a call ended and what it used, on its way into the database.
+//! Settling a call: writing how it ended and what it used.
 
 use crate::{
     error::{Code, Error, Result},
@@ -12,30 +12,30 @@ use serde::Deserialize;
 use spin_sdk::{time::sleep, wasip3::spawn};
 use std::time::Duration;
 
-/// What is known once a call is settled.
+/// The result of settling a call.
 #[derive(Default, Deserialize)]
 pub struct Settled {
-    /// How the job ended, of a call in a job of its own. `None` also while the database is away.
+    /// How the job ended, if it was created for the call. `None` also while the database is unavailable.
     pub completion: Option<Completion>,
 }
 
-/// The end of a call. Written once: what comes later for the same call changes nothing.
+/// The end of a call. It is written once: a later settlement of the same call changes nothing.
 #[derive(Clone)]
 pub struct Settlement {
     pub(super) job_id: JobId,
     pub(super) call_id: CallId,
-    /// Whether the job ends with it.
+    /// Whether the job ends with the call.
     pub(super) owns_job: bool,
-    /// The request, whose outcome is kept or whose claim is released.
+    /// The request whose outcome is stored or whose claim is released.
     pub(super) request: Request,
-    /// The outcome to keep; `None`: there is none, and a repeat of the request is a new call.
+    /// The outcome to store, encrypted; `None`: nothing is stored, and a retry of the request is a new call.
     pub(super) sealed: Option<String>,
-    /// How many models were tried.
+    /// The number of models that were tried.
     pub(super) tried: usize,
     pub(super) ending: Ending,
 }
 
-/// What is written about the end of a call.
+/// The facts that are written about the end of a call.
 #[derive(Clone)]
 pub(super) struct Ending {
     pub status: CallStatus,
@@ -43,19 +43,19 @@ pub(super) struct Ending {
     pub latency: Duration,
     /// The models that were tried, as JSON.
     pub attempts: String,
-    /// What the caller was told.
+    /// The caller's error.
     pub error: Option<String>,
 }
 
 impl Settlement {
-    /// With a cost that is not known.
+    /// The same settlement with an unknown cost.
     pub fn without_cost(mut self) -> Self {
         self.ending.usage.cost = None;
         self
     }
 
-    /// Writes it. While the database is away that goes on in the background, for five minutes; a call for which it never succeeds
-    /// ends by its deadline.
+    /// Writes the settlement. While the database is unavailable, that is retried in the background for five minutes; a
+    /// call that can't be settled by then is abandoned at its deadline.
     pub async fn write(&self) -> Result<Settled> {
         match self.send(self.function(true).repeatable()).await {
             Err(error) if error.code == Code::Unavailable => {
@@ -71,7 +71,8 @@ impl Settlement {
     }
 
     async fn write_later(self) {
-        // Soon at first: who completes the job meanwhile takes the call for one that nobody waits for.
+        // The first retries come quickly: a job that is completed before its call is settled counts the call as
+        // cancelled.
         let waits = [Duration::from_millis(500); 10].into_iter().chain([Duration::from_secs(5); 60]);
         for wait in waits {
             sleep(wait).await;
@@ -84,12 +85,12 @@ impl Settlement {
         Error::unavailable("The database").log("settling a call");
     }
 
-    /// Writes what is known so far, for whoever reads the job before the settling. A failure is no loss.
+    /// Writes what is known so far, for those who read the job before the call is settled. A failure does no harm.
     pub async fn announce(&self) -> Settled {
         self.send(self.function(false).repeatable()).await.unwrap_or_default()
     }
 
-    /// Writes what is known so far, and in the background all of it.
+    /// Writes what is known so far, and settles the call in the background with what LiteLLM records.
     pub async fn announce_and_follow_log(self) -> Settled {
         let settled = self.announce().await;
         spawn(async {
@@ -100,16 +101,17 @@ impl Settlement {
         settled
     }
 
-    /// Writes it with what LiteLLM recorded of the call under its id, over all models that were tried. That appears some seconds after
-    /// the model has ended; if it does not within half a minute, what is known already stands.
+    /// Settles the call with the usage that LiteLLM recorded under its id, over all models that were tried. LiteLLM
+    /// records it some seconds after the model has ended; if it has not within half a minute, the call is settled with
+    /// what is known.
     pub async fn write_from_log(mut self) -> Result<()> {
         if self.sealed.is_none() {
-            // What it claimed is released already, and by now perhaps a repeat's.
+            // Its claim was released before, and by now a retry may have made its own.
             self.request = Request::default();
         }
         for wait in [1, 1, 2, 3, 4, 5, 7, 10] {
             sleep(Duration::from_secs(wait)).await;
-            // LiteLLM being out of reach is one more reason to ask again.
+            // If LiteLLM can't be reached, it is asked again.
             let Ok(entries) = admin::spend_of(self.call_id).await else { continue };
             if !entries.is_empty() {
                 let sum =
@@ -121,7 +123,7 @@ impl Settlement {
                     cost: entries.iter().map(|entry| entry.spend).reduce(Usd::saturating_add),
                 };
             }
-            // One entry for each model, also for those that failed.
+            // LiteLLM records an entry for each attempt, failed ones included.
             if entries.len() >= self.tried {
                 break;
             }
@@ -129,7 +131,8 @@ impl Settlement {
         self.write().await.map(drop)
     }
 
-    /// `last`: nothing follows.
+    /// The function that settles the call; with `last` false, it writes what is known so far, and another settlement
+    /// follows.
     fn function(&self, last: bool) -> Function {
         let Ending { status, usage, latency, attempts, error } = self.ending.clone();
         let Usage { prompt_tokens, completion_tokens, total_tokens, cost } = usage;

@@ -1,7 +1,8 @@
 //! Who may call a route.
 //!
-//! Each kind is a type, too, and a route's handler has it as its state. The extractors that tell who calls exist only for the kinds that
-//! know it, so that a handler that reads a team's data compiles on a route for teams:
+//! Each kind of access is also a type, which the route's handler has as its state. The extractors that give the caller
+//! exist only for the kinds that authenticate one, so that a handler that reads a team's data compiles on a route for
+//! teams:
 //!
 //! ```
 //! use shared::{error::Result, http::{Api, VisibleTeam, access}};
@@ -14,7 +15,7 @@
 //! Api::new().route::<__path_team, _, _, access::AdminOrTeam>(team);
 //! ```
 //!
-//! and not on a public one:
+//! but not on a public route:
 //!
 //! ```compile_fail
 //! use shared::{error::Result, http::{Api, VisibleTeam, access}};
@@ -36,17 +37,17 @@ pub enum Access {
     Admin,
     /// A team, with its virtual key.
     Team,
-    /// The admin or a team. A request with an `X-Admin-Key` is the admin's.
+    /// The admin or a team. A request with an `X-Admin-Key` is authenticated as the admin's.
     AdminOrTeam,
 }
 
 /// A kind of access as a type.
 pub trait Kind: Copy + Default + Send + Sync + 'static {
-    /// The same as a value.
+    /// The same kind as a value.
     const ACCESS: Access;
 }
 
-/// A kind that knows who calls.
+/// A kind of access that authenticates the caller.
 pub trait Authenticated: Kind {}
 
 macro_rules! kinds {

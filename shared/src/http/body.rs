@@ -21,10 +21,10 @@ use serde::{
 use serde_json::value::RawValue;
 use std::{collections::BTreeMap, fmt, marker::PhantomData, time::Duration};
 
-/// The most that a body may hold.
+/// The maximum size of a body.
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
-/// A JSON object as body, read as JSON whatever its content type says.
+/// A body that is a JSON object, read as JSON whatever its content type is.
 pub struct Body<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Body<T> {
@@ -37,7 +37,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Body<T> {
     }
 }
 
-/// A bare JSON list as body.
+/// A body that is a JSON list.
 pub struct ListBody<T>(pub Vec<T>);
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for ListBody<T> {
@@ -49,7 +49,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for ListBody<T> {
     }
 }
 
-/// A body as it came. [`crate::api`] reads it, once, before the handler.
+/// The bytes of a body. [`crate::api`] reads them, once, before the handler runs.
 #[derive(Clone)]
 pub struct RawBody(pub Bytes);
 
@@ -61,12 +61,12 @@ impl<S: Sync> FromRequestParts<S> for RawBody {
     }
 }
 
-/// The body of a route that takes no fields: none, or an empty object.
+/// The body of a route without fields: empty, or an empty object.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoFields {}
 
-/// A `T` that is written as an object. What serde derives takes a list of the fields' values, too.
+/// A `T` that must be written as an object. What serde derives for a struct also accepts a list of the fields' values.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub struct Object<T>(pub T);
@@ -89,7 +89,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// An object whose members are kept as the text they came as. None may be given twice.
+/// An object whose members are kept as the text in which they arrived. No member may be given twice.
 pub struct Fields<'a>(pub BTreeMap<String, &'a RawValue>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
@@ -117,10 +117,11 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
-/// How long a body may take to arrive.
+/// The maximum time that a body may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
 
-/// Reads a body to its end, unless it is compressed, larger than [`MAX_BODY_BYTES`], or takes longer than [`BODY_LIMIT`].
+/// Reads a whole body. Refuses it if it is compressed, larger than [`MAX_BODY_BYTES`], or takes longer than
+/// [`BODY_LIMIT`].
 pub(crate) async fn read(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes> {
     within(BODY_LIMIT, read_all(headers, body)).await.unwrap_or_else(|| {
         let seconds = BODY_LIMIT.as_secs();
@@ -134,7 +135,7 @@ async fn read_all(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes> 
     if !headers.get_all(CONTENT_ENCODING).iter().all(plain) {
         return Err(Error::new(Code::UnsupportedMediaType, "content-encoding: expected none"));
     }
-    // More than a `usize` can tell, which has 32 bits here, is too large as well.
+    // A length that does not fit into a `usize`, which has 32 bits in WebAssembly, is too large as well.
     let announced: u64 = headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())
@@ -171,10 +172,10 @@ pub fn parse_body<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
     Ok(value)
 }
 
-/// Puts a failure of serde in the form `<field>: what is wrong and what is allowed`.
+/// Turns a failure of serde into the form `<field>: what is wrong and what is allowed`.
 fn described(path: &str, error: &serde_json::Error) -> Error {
     let message = error.to_string();
-    // The position says little to somebody whose JSON was written by a program.
+    // Without the position: the JSON was probably written by a program.
     let message = message.split_once(" at line ").map_or(message.as_str(), |(message, _)| message);
     if !error.is_data() {
         return Error::invalid("body", format!("not valid JSON: {error}"));

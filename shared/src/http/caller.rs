@@ -1,11 +1,13 @@
-//! Who calls.
+//! The caller of a request.
 //!
-//! * The admin shows `X-Admin-Key`, compared in constant time. No configured admin key: nobody is the admin.
-//! * A team shows `Authorization: Bearer sk-…`, a virtual key that LiteLLM generated. Here only its SHA-256 is known.
+//! * The admin sends `X-Admin-Key`, which is compared in constant time. If no admin key is configured, nobody is the
+//!   admin.
+//! * A team sends `Authorization: Bearer sk-…`, a virtual key that LiteLLM generated. Only its SHA-256 is known here.
 //!
-//! A look-up of a key is trusted for `auth_cache_seconds`, in the key-value store and in the instance. That authorises reads and refuses
-//! early; every function of `migrations/` that changes something for a key checks the key again, so a stale entry changes nothing. What
-//! other instances remember can't be taken from them, so it counts only where SQL checks the key again.
+//! The look-up of a key is cached for `auth_cache_seconds`, in the key-value store and in the instance. A cache entry
+//! authorizes reads and allows early refusals. Every function of `migrations/` that changes something for a key checks
+//! the key again, so a stale entry changes nothing. Entries in other instances can't be invalidated, so an instance's
+//! own entry is used only where SQL checks the key again.
 
 use super::access::{self, Access, Authenticated};
 use crate::{
@@ -30,7 +32,7 @@ use std::{
 };
 use subtle::ConstantTimeEq;
 
-/// Who a request comes from, once that is established. A public route has no caller.
+/// The authenticated caller of a request. A public route has none.
 #[derive(Debug, Clone)]
 pub enum Caller {
     /// The admin.
@@ -39,19 +41,20 @@ pub enum Caller {
     Team(TeamKey),
 }
 
-/// A virtual key that may be used, and its team.
+/// A valid virtual key, and its team.
 #[derive(Debug, Clone)]
 pub struct TeamKey {
     /// The key's id.
     pub key_id: KeyId,
     /// The team that the key belongs to.
     pub team_id: TeamId,
-    /// The key itself, for LiteLLM.
+    /// The key itself, to be sent to LiteLLM.
     pub secret: VirtualKey,
 }
 
 impl Caller {
-    /// Refuses a team that asks for another one. Comes before any look at the team asked for, so nothing is learnt about it.
+    /// Refuses a team that asks for another team. It runs before any look-up of the other team, so that nothing can be
+    /// learnt about it.
     pub fn may_see(&self, team_id: &TeamId) -> Result<()> {
         match self {
             Caller::Team(key) if key.team_id != *team_id => {
@@ -61,7 +64,7 @@ impl Caller {
         }
     }
 
-    /// Whom functions that change something act for.
+    /// The actor for functions that change something.
     pub fn actor(&self) -> Actor {
         match self {
             Caller::Admin => Actor::Admin,
@@ -69,7 +72,7 @@ impl Caller {
         }
     }
 
-    /// Whom functions that only read act for.
+    /// The actor for functions that only read.
     pub fn reader(&self) -> Actor {
         match self {
             Caller::Admin => Actor::Admin,
@@ -79,7 +82,7 @@ impl Caller {
 }
 
 impl TeamKey {
-    /// Whom functions that change something act for.
+    /// The actor for functions that change something.
     pub fn actor(&self) -> Actor {
         Actor::Key(self.key_id)
     }
@@ -87,9 +90,8 @@ impl TeamKey {
 
 const ADMIN_KEY: HeaderName = HeaderName::from_static("x-admin-key");
 
-/// Establishes who the request comes from, or refuses it. `checked_again`: the request does nothing for a team but what SQL, in the same
-/// statement, checks the key for.
-/// Nobody is asked who calls a public route.
+/// Authenticates the caller of a request, or refuses it. A public route has no caller. `checked_again`: everything that
+/// the request does for a team is done by SQL statements that check the key themselves.
 pub async fn authenticate(
     access: Access,
     headers: &HeaderMap,
@@ -132,7 +134,8 @@ async fn team(headers: &HeaderMap, checked_again: bool) -> Result<TeamKey> {
     Ok(TeamKey { key_id, team_id, secret })
 }
 
-/// Refuses a team whose key ended after this instance had last asked about it: for a request that SQL has not got to see.
+/// Refuses a team whose key may have been revoked since this instance cached it: for a request that has reached no SQL
+/// statement.
 pub(crate) async fn confirm(caller: &Caller) -> Result<()> {
     match caller {
         Caller::Team(key) => ask(&key.secret.hash()).await.map(drop),
@@ -140,7 +143,7 @@ pub(crate) async fn confirm(caller: &Caller) -> Result<()> {
     }
 }
 
-/// What the store or the database knows of a key.
+/// The entry of a key from the key-value store, or else from the database.
 async fn ask(hash: &KeyHash) -> Result<Entry> {
     let entry = match key_cache::get(hash).await {
         Some(entry) => entry,
@@ -150,10 +153,10 @@ async fn ask(hash: &KeyHash) -> Result<Entry> {
     Ok(entry)
 }
 
-/// The keys that this instance has seen.
+/// This instance's own cache of keys.
 static SEEN: Mutex<BTreeMap<KeyHash, Entry>> = Mutex::new(BTreeMap::new());
 
-/// The most keys that an instance remembers.
+/// The maximum number of keys that an instance caches.
 const MOST_SEEN: usize = 1000;
 
 fn seen() -> MutexGuard<'static, BTreeMap<KeyHash, Entry>> {
@@ -172,7 +175,7 @@ fn remember(hash: &KeyHash, entry: &Entry) {
     seen.insert(*hash, entry.clone());
 }
 
-/// The virtual key of a request's one `Authorization` header, which is not yet known to be valid.
+/// The virtual key of a request's only `Authorization` header. Whether it is valid is not known yet.
 pub fn bearer(headers: &HeaderMap) -> Result<VirtualKey> {
     let refused = |detail| Err(Error::new(Code::Unauthenticated, detail));
     let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -193,14 +196,14 @@ pub fn bearer(headers: &HeaderMap) -> Result<VirtualKey> {
     }
 }
 
-/// Asks the database about a key, and keeps what it says.
+/// Looks up a key in the database, and caches the result.
 async fn look_up(hash: &KeyHash) -> Result<Entry> {
     #[derive(Deserialize)]
     struct Found {
         key_id: KeyId,
         team_id: TeamId,
         status: String,
-        /// For a key that was replaced and works on for a while: how long.
+        /// For a replaced key in its grace period: the seconds that are left of it.
         seconds_left: Option<u64>,
     }
     let since = key_cache::now();
@@ -223,7 +226,7 @@ fn established(parts: &Parts) -> Result<Caller> {
     parts.extensions.get().cloned().ok_or_else(|| Error::internal("a route without a caller"))
 }
 
-/// The caller of a route that is not public. What such a handler may read depends on who it is.
+/// The caller of a route that is not public.
 impl<K: Authenticated> FromRequestParts<K> for Caller {
     type Rejection = Error;
 
@@ -232,7 +235,7 @@ impl<K: Authenticated> FromRequestParts<K> for Caller {
     }
 }
 
-/// The team of a route for teams.
+/// The key of the team that calls a route for teams.
 impl FromRequestParts<access::Team> for TeamKey {
     type Rejection = Error;
 

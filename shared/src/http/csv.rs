@@ -3,10 +3,10 @@
 use crate::error::{Error, Result};
 use ::csv::WriterBuilder;
 
-/// Its media type.
+/// The media type.
 pub const CONTENT_TYPE: &str = "text/csv; charset=utf-8";
 
-/// A table with a line of column names.
+/// A table whose first line has the names of the columns.
 pub fn table<const COLUMNS: usize>(
     columns: [&str; COLUMNS],
     rows: impl Iterator<Item = [String; COLUMNS]>,
@@ -19,7 +19,8 @@ pub fn table<const COLUMNS: usize>(
     String::from_utf8(writer.into_inner().map_err(Error::internal)?).map_err(Error::internal)
 }
 
-/// A cell with text from outside. A spreadsheet would take some of it for a formula and run it; the quote in front prevents that.
+/// A cell with text from outside. A spreadsheet would run some texts as formulas; a quote in front of them prevents
+/// that.
 pub fn text(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) {
         format!("'{text}")

@@ -1,6 +1,6 @@
-//! HTTP: how a component declares its routes, who calls, what comes in, and how failures look.
+//! HTTP: routes, callers, requests, and the form of errors.
 //!
-//! Uses `values`, `platform` and `store`. The components use it, and so does `calls`.
+//! Uses `values`, `platform` and `store`. The components and `calls` use it.
 
 pub mod access;
 pub mod api;

@@ -1,12 +1,14 @@
 //! Requests that change something.
 //!
-//! Such a request may carry an `Idempotency-Key`, and what the admin changes is written down ([`crate::store::idempotency`]):
+//! Such a request may carry an `Idempotency-Key`, and the changes that the admin makes are written to the audit log
+//! ([`crate::store::idempotency`]):
 //!
-//! * The first answer is kept for 24 hours with its caller and a digest of the request; the same request again gets it back, with
-//!   `idempotent-replayed: true`; another request under the same key is refused, and so is a twin of one that is still under way.
-//! * A request that is refused before it has an effect keeps nothing.
-//! * Neither the key nor anything secret in an answer is stored in the clear: of the key there is a digest, and an answer that shows
-//!   a virtual key or a model's words is sealed with a key derived from it.
+//! * The first answer is stored for 24 hours, with its caller and a digest of the request. A retry of the same request
+//!   gets it again, with `idempotent-replayed: true`. A different request with the same key is refused, and so is a
+//!   retry while the first request is still in progress.
+//! * A request that is refused before it takes effect stores nothing.
+//! * Neither the key nor anything secret in an answer is stored in plain text: of the key there is a digest, and an
+//!   answer that shows a virtual key or a model's text is encrypted with a key derived from it.
 
 use super::{access::Authenticated, caller::Caller};
 use crate::{
@@ -32,13 +34,13 @@ use std::sync::{
 };
 use uuid::Uuid;
 
-/// The header that makes repeating a request safe.
+/// The header that makes a retry safe.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The header that puts a call of OpenAI's API into a job.
+/// The header that makes a call of OpenAI's API in an existing job.
 pub const JOB_ID: HeaderName = HeaderName::from_static("x-job-id");
 
-/// A request that changes something, with what has to be kept of it.
+/// A request that changes something, with the facts about it that have to be stored.
 #[derive(Clone, Debug)]
 pub struct Mutation(Arc<Inner>);
 
@@ -49,7 +51,7 @@ struct Inner {
     replayed: AtomicBool,
 }
 
-/// `p_request` of `claim` and `keep`.
+/// The parameter `p_request` of the functions `claim` and `keep`.
 #[serde_with::skip_serializing_none]
 #[derive(Serialize)]
 struct RequestJson<'a> {
@@ -64,11 +66,11 @@ struct RequestJson<'a> {
     attempt: Option<Uuid>,
 }
 
-/// What the audit log keeps of a body at most.
+/// The maximum size of a body that the audit log stores.
 const MAX_AUDITED_BYTES: usize = 64 * 1024;
 
 impl Mutation {
-    /// Of a request by `caller`, on `route` of the API.
+    /// The mutation of a request by `caller` on the route `route`.
     pub(crate) fn new(
         caller: &Caller,
         parts: &Parts,
@@ -107,7 +109,7 @@ impl Mutation {
         })))
     }
 
-    /// Makes a change that is one statement.
+    /// Makes a change with one statement.
     pub async fn run<T: DeserializeOwned>(&self, function: Function) -> Result<T> {
         let changed = self.0.request.run(function).await?;
         if changed.replayed {
@@ -116,13 +118,15 @@ impl Mutation {
         changed.answer()
     }
 
-    /// [`Mutation::run`] for a function that changes nothing the second time. Not sent again where it would be written down twice.
+    /// [`Mutation::run`] for a function that changes nothing if it is called again. After a lost answer it is not sent
+    /// again where the audit log would have a second entry.
     pub async fn run_repeatable<T: DeserializeOwned>(&self, function: Function) -> Result<T> {
         let once = self.0.request.is_some() && !self.is_idempotent();
         self.run(if once { function } else { function.repeatable() }).await
     }
 
-    /// The first of two statements. Of a repeat: what the first request answered, with what was sealed of it.
+    /// The first of two statements. For a retry: the answer to the first request, with the secret that was stored with
+    /// it.
     pub async fn begin<A: DeserializeOwned, B: DeserializeOwned>(
         &self,
         function: Function,
@@ -135,23 +139,23 @@ impl Mutation {
         Ok(Beginning::Repeat(kept.answer()?, self.unseal(sealed).await?))
     }
 
-    /// The second of two statements, which keeps its answer and `secret`, sealed.
+    /// The second of two statements, which stores its answer and, encrypted, `secret`.
     pub async fn finish<A: DeserializeOwned>(&self, function: Function, secret: &[u8]) -> Result<A> {
         let sealed = self.seal(secret).await?;
         self.0.request.finish(function, sealed).await?.answer()
     }
 
-    /// In place of [`Mutation::finish`] where the work came to nothing: `undo` takes back what began it.
+    /// Replaces [`Mutation::finish`] if the work has failed: `undo` takes back what the first statement did.
     pub async fn release(&self, undo: Function) -> Result<()> {
         self.0.request.release(undo).await
     }
 
-    /// What SQL is told of the request, for a second statement that may be sent when the request is over.
+    /// The request as SQL takes it, for a second statement that may be sent after the request has ended.
     pub(crate) fn request(&self) -> Request {
         self.0.request.clone()
     }
 
-    /// Whether it carries an `Idempotency-Key`.
+    /// Whether the request carries an `Idempotency-Key`.
     pub fn is_idempotent(&self) -> bool {
         self.0.idempotency_key.is_some()
     }
@@ -165,8 +169,8 @@ impl Mutation {
         self.0.replayed.load(Ordering::Relaxed)
     }
 
-    /// Encrypts an answer, so that it can be stored: whoever reads the database can't read it, whoever repeats the request can. `None`
-    /// without an `Idempotency-Key`.
+    /// Encrypts an answer for storage: it can't be read from the database alone, but a retry of the request can read
+    /// it. `None` without an `Idempotency-Key`.
     pub(crate) async fn seal(&self, answer: &[u8]) -> Result<Option<String>> {
         let Some(cipher) = self.cipher().await? else { return Ok(None) };
         let mut nonce = [0; 12];
@@ -177,9 +181,9 @@ impl Mutation {
         Ok(Some(STANDARD.encode([&nonce[..], &sealed].concat())))
     }
 
-    /// Decrypts what [`Mutation::seal`] made of the first answer.
+    /// Decrypts what [`Mutation::seal`] has encrypted.
     async fn unseal(&self, sealed: &str) -> Result<Vec<u8>> {
-        // Sealed under another LiteLLM master key: then there is no way to tell what the answer was.
+        // It was encrypted under another LiteLLM master key, so the answer is lost.
         let lost = || {
             Error::new(Code::IdempotencyMismatch, "Idempotency-Key: the first answer can't be read any more")
         };
@@ -189,8 +193,8 @@ impl Mutation {
         cipher.decrypt(nonce.into(), sealed).map_err(|_| lost())
     }
 
-    /// Its key comes from the `Idempotency-Key`, which is stored nowhere, and from a secret of the deployment, should that be easy
-    /// to guess.
+    /// The cipher's key is derived from the `Idempotency-Key`, which is stored nowhere, and from a secret of the
+    /// deployment, in case the `Idempotency-Key` is easy to guess.
     async fn cipher(&self) -> Result<Option<ChaCha20Poly1305>> {
         let Some(idempotency_key) = &self.0.idempotency_key else { return Ok(None) };
         let secret = settings::secret("litellm_master_key").await?;
@@ -204,15 +208,15 @@ impl Mutation {
     }
 }
 
-/// What [`Mutation::begin`] answers.
+/// The result of [`Mutation::begin`].
 pub enum Beginning<A, B> {
-    /// The work is to be done.
+    /// The request is new, and the work is to be done.
     New(B),
-    /// The same request was answered before: the answer, and the secret that belongs to it.
+    /// The same request was answered before: its answer, and the secret that belongs to it.
     Repeat(A, Vec<u8>),
 }
 
-/// What a request is, so that another one under its key is noticed: the hex of a SHA-256.
+/// The hex of a SHA-256 of the request, by which a different request with the same key is noticed.
 fn digest(parts: &Parts, path: &str, body: &[u8]) -> String {
     let mut digest = Sha256::new();
     let job = parts.headers.get(JOB_ID).map_or(&b""[..], |id| id.as_bytes());

@@ -1,4 +1,4 @@
-//! OpenAI's forms, where this API speaks them.
+//! The parts of OpenAI's API that this API answers with.
 
 use crate::{
     error::{Code, Error},
@@ -13,14 +13,14 @@ pub fn id(call_id: CallId) -> String {
     format!("chatcmpl-{call_id}")
 }
 
-/// Tokens of an answer.
+/// The tokens of a call.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub struct Usage {
-    /// Of the prompt.
+    /// The tokens of the prompt.
     prompt_tokens: i64,
-    /// Of the answer.
+    /// The tokens of the answer.
     completion_tokens: i64,
-    /// Both.
+    /// The tokens of the prompt and the answer.
     total_tokens: i64,
 }
 
@@ -31,30 +31,31 @@ impl From<chat::Usage> for Usage {
     }
 }
 
-/// The body of an error answer.
+/// The body of an error response in OpenAI's form.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OpenAiError)]
 pub struct ErrorBody<'a> {
+    /// The error.
     error: Problem<'a>,
 }
 
-/// What went wrong.
+/// An error in OpenAI's form.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OpenAiProblem)]
 pub struct Problem<'a> {
     /// A sentence for people.
     message: &'a str,
-    /// OpenAI's word for the kind of failure.
+    /// OpenAI's name for the kind of error.
     #[serde(rename = "type")]
     kind: &'static str,
-    /// The field that is at fault.
+    /// The field with the invalid value; `null`: none.
     param: Option<&'a str>,
-    /// This API's stable word, as in its other answers.
+    /// This API's stable code, the same as in its other error responses.
     code: &'static str,
 }
 
 impl<'a> ErrorBody<'a> {
-    /// The same failure in OpenAI's form.
+    /// The same error in OpenAI's form.
     pub fn of(error: &'a Error) -> Self {
         let kind = match error.code {
             Code::Unauthenticated => "authentication_error",

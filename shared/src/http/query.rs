@@ -9,7 +9,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-/// The parameters of the query, read like the fields of a body: unknown and repeated ones are refused.
+/// The parameters of the query, read like the fields of a body: unknown and repeated parameters are refused.
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
@@ -20,12 +20,12 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// Reads a query string as `T`; every value is a string to it.
+/// Reads a query string as `T`, to which every value is a string.
 pub fn read_query<T: DeserializeOwned>(query: &str) -> Result<T> {
     super::body::parse_body(as_json(query)?.as_bytes())
 }
 
-/// Apart from [`read_query`], which a component has once for each type that it reads.
+/// A separate function, since [`read_query`] is compiled once for each type that a component reads.
 fn as_json(query: &str) -> Result<String> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
         .map_err(|_| Error::invalid("query", "expected name=value pairs"))?;
@@ -38,16 +38,16 @@ fn as_json(query: &str) -> Result<String> {
     Ok(Value::Object(fields).to_string())
 }
 
-/// How many entries of a list are asked for.
+/// The maximum number of entries on a page.
 pub type PageLimit = Whole<1, 1000>;
 
-/// After how many entries a page begins.
+/// The number of entries to skip before a page.
 pub type PageOffset = Whole<0, 1_000_000_000_000>;
 
-/// The place of an entry that a page comes after.
+/// The number of the entry that a page comes after.
 pub type PageCursor = Whole<1, 1_000_000_000_000>;
 
-/// How many entries a page has unless the query says otherwise.
+/// The maximum number of entries on a page if the query does not say it: 50.
 pub fn default_limit() -> PageLimit {
     const { PageLimit::new(50) }
 }
@@ -57,11 +57,11 @@ pub fn default_limit() -> PageLimit {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Page {
-    /// At most this many entries.
+    /// The maximum number of entries on the page.
     #[serde(default = "default_limit", deserialize_with = "PageLimit::from_text")]
     #[param(value_type = i64, minimum = 1, maximum = 1000, default = 50, required = false)]
     pub limit: PageLimit,
-    /// Starting after this many entries.
+    /// The number of entries to skip.
     #[serde(default = "no_offset", deserialize_with = "PageOffset::from_text")]
     #[param(value_type = i64, minimum = 0, maximum = 1_000_000_000_000_i64, default = 0, required = false)]
     pub offset: PageOffset,
@@ -71,7 +71,7 @@ fn no_offset() -> PageOffset {
     const { PageOffset::new(0) }
 }
 
-/// As what a list is answered.
+/// The format of a list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {

@@ -1,7 +1,7 @@
 //! Teams and keys in LiteLLM.
 //!
-//! What LiteLLM is to know of a team comes whole from the database ([`DesiredTeam`]) and is sent whole, so sending it twice, or again
-//! after a failure, does no harm.
+//! The desired state of a team in LiteLLM comes from the database as a whole ([`DesiredTeam`]) and is sent as a whole,
+//! so sending it twice, or again after a failure, does no harm.
 
 use super::{Answer, SendError, Unanswered, master_key, read, send};
 use crate::{
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
 
-/// What LiteLLM is to know of a team: the answer of `litellm_desired_team` in `migrations/functions/litellm.sql`.
+/// The desired state of a team in LiteLLM: the answer of `litellm_desired_team` in `migrations/functions/litellm.sql`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct DesiredTeam {
-    /// Counts the changes of everything below.
+    /// The version of the desired state, which every change of it increases.
     pub version: i64,
     /// The team's id, the same in LiteLLM.
     pub team_id: TeamId,
@@ -25,34 +25,34 @@ pub struct DesiredTeam {
     pub team_alias: String,
     /// The models that the team's keys may use.
     pub models: Vec<String>,
-    /// What may be spent; `None`: without limit.
+    /// The budget in US dollars; `None`: without limit.
     pub max_budget: Option<Usd>,
-    /// How often the budget starts anew (`30d`); `None`: never.
+    /// How often the spending is reset (`30d`); `None`: never.
     pub budget_duration: Option<String>,
-    /// Requests a minute.
+    /// Requests per minute; `None`: without limit.
     pub rpm_limit: Option<i64>,
-    /// Tokens a minute.
+    /// Tokens per minute; `None`: without limit.
     pub tpm_limit: Option<i64>,
     /// Whether the team is suspended.
     pub blocked: bool,
     /// The team's keys.
     pub keys: Vec<DesiredKey>,
-    /// Keys that must be gone, as the hex of their SHA-256.
+    /// Keys to delete, as the hex of their SHA-256.
     pub revoked: Vec<String>,
 }
 
-/// A key that LiteLLM is to take.
+/// A key that works in LiteLLM.
 #[derive(Debug, Clone, Deserialize)]
 pub struct DesiredKey {
-    /// The hex of its SHA-256, which LiteLLM takes wherever it takes a key.
+    /// The hex of the key's SHA-256, which LiteLLM accepts in place of a key.
     pub hash: String,
-    /// For how long still, of one that was replaced.
+    /// For a replaced key in its grace period: the seconds that are left of it.
     pub seconds_left: Option<i64>,
 }
 
 impl DesiredTeam {
-    /// The models as LiteLLM is told them: to LiteLLM an empty list means every model, so none is said with a name that no model
-    /// has.
+    /// The models in LiteLLM's form. To LiteLLM an empty list means every model, so a name that no model has stands for
+    /// none.
     fn models(&self) -> Vec<&str> {
         if self.models.is_empty() {
             vec!["no-default-models"]
@@ -73,13 +73,14 @@ impl DesiredTeam {
     }
 }
 
-/// The member of a LiteLLM team's metadata that says that this deployment made it, with the value that only it knows.
+/// The member of a LiteLLM team's metadata that shows that this deployment created it. Only this deployment knows its
+/// value.
 const MARKER: &str = "llm_jobs_marker";
 
-/// How long LiteLLM may take for one administrative request.
+/// The maximum time for one administrative request to LiteLLM.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Makes the team. One of that id that is there already is somebody else's: refused.
+/// Creates the team. If LiteLLM already has a team with this id, it is not ours, and the request is refused.
 pub async fn create_team(desired: &DesiredTeam, marker: Uuid) -> Result<()> {
     let mut body = desired.limits();
     if let Some(body) = body.as_object_mut() {
@@ -94,7 +95,7 @@ pub async fn create_team(desired: &DesiredTeam, marker: Uuid) -> Result<()> {
     accepted(answer, "/team/new").map(drop)
 }
 
-/// Deletes the team with its keys, if it is the one that `marker` was given to. Answers when LiteLLM holds no such team.
+/// Deletes the team with its keys if its marker is `marker`. Succeeds also if LiteLLM has no such team.
 pub async fn delete_team(team_id: &TeamId, marker: Uuid) -> Result<()> {
     #[derive(Deserialize)]
     struct Info {
@@ -106,7 +107,7 @@ pub async fn delete_team(team_id: &TeamId, marker: Uuid) -> Result<()> {
     }
     let answer = ask(Method::GET, &format!("/team/info?team_id={team_id}"), None::<&()>).await?;
     if answer.status == StatusCode::NOT_FOUND {
-        // Also the answer while LiteLLM's database is down. Making the team then fails, too, so nothing is lost by believing it.
+        // LiteLLM also answers this while its database is down. Creating the team then fails too, so nothing is lost.
         return Ok(());
     }
     let Info { team_info } = understood(accepted(answer, "/team/info")?, "/team/info")?;
@@ -121,7 +122,7 @@ pub async fn delete_team(team_id: &TeamId, marker: Uuid) -> Result<()> {
     Ok(())
 }
 
-/// Has LiteLLM make a key for the team, restricted as the team is. `alias` must be new.
+/// Has LiteLLM generate a key for the team, with the team's models and limits. `alias` must be new.
 pub async fn generate_key(desired: &DesiredTeam, alias: String) -> Result<VirtualKey> {
     #[derive(Deserialize)]
     struct Generated {
@@ -136,7 +137,7 @@ pub async fn generate_key(desired: &DesiredTeam, alias: String) -> Result<Virtua
     Ok(VirtualKey::new(key))
 }
 
-/// Tells LiteLLM what the team and its keys may use from now on, which keys are gone, and whether the team is blocked.
+/// Sends the desired state to LiteLLM: deletes the revoked keys, and updates the team's other keys and the team.
 pub async fn update_team(desired: &DesiredTeam) -> Result<()> {
     if !desired.revoked.is_empty() {
         delete_keys(&json!({ "keys": desired.revoked })).await?;
@@ -146,14 +147,15 @@ pub async fn update_team(desired: &DesiredTeam) -> Result<()> {
         if let Some(body) = body.as_object_mut() {
             body.remove("team_id");
             body.insert("key".into(), key.hash.clone().into());
-            // As well as to the team: LiteLLM takes an old copy of a team back when one of its calls ends at that moment, of a key never.
+            // The key is blocked as well as the team: if one of the team's calls ends at this moment, LiteLLM may
+            // restore an old copy of the team, but never of a key.
             body.insert("blocked".into(), desired.blocked.into());
             if let Some(seconds) = key.seconds_left {
                 body.insert("duration".into(), format!("{seconds}s").into());
             }
         }
         let answer = ask(Method::POST, "/key/update", Some(&body)).await?;
-        // Gone there: another request has revoked it meanwhile, and tells the rest.
+        // The key does not exist there: another request has revoked it in the meantime, and synchronizes the rest.
         if answer.status != StatusCode::NOT_FOUND {
             accepted(answer, "/key/update")?;
         }
@@ -166,7 +168,7 @@ pub async fn update_team(desired: &DesiredTeam) -> Result<()> {
     accepted(ask(Method::POST, "/team/update", Some(&body)).await?, "/team/update").map(drop)
 }
 
-/// Deletes the key that has an alias. Answers also when there is none.
+/// Deletes the key with an alias. Succeeds also if there is none.
 pub async fn delete_key_with_alias(alias: &str) -> Result<()> {
     delete_keys(&json!({ "key_aliases": [alias] })).await
 }
@@ -191,23 +193,23 @@ pub async fn known_models() -> Result<BTreeSet<String>> {
     Ok(data.into_iter().map(|model| model.id).collect())
 }
 
-/// What LiteLLM recorded of one call.
+/// LiteLLM's record of one attempt of a call.
 #[derive(Debug, Deserialize)]
 pub struct Spend {
-    /// Its cost.
+    /// The cost in US dollars.
     pub spend: Usd,
-    /// Tokens of the prompt.
+    /// The tokens of the prompt.
     #[serde(default)]
     pub prompt_tokens: i64,
-    /// Tokens of the answer.
+    /// The tokens of the answer.
     #[serde(default)]
     pub completion_tokens: i64,
-    /// Tokens of the prompt and the answer.
+    /// The tokens of the prompt and the answer.
     #[serde(default)]
     pub total_tokens: i64,
 }
 
-/// What LiteLLM recorded under a call's id: one entry for each model that was tried. Entries appear seconds after the call.
+/// LiteLLM's records of a call: one for each model that was tried. They appear some seconds after the call.
 pub async fn spend_of(call_id: CallId) -> Result<Vec<Spend>> {
     let answer = ask(Method::GET, &format!("/spend/logs?request_id={call_id}"), None::<&()>).await?;
     understood(accepted(answer, "/spend/logs")?, "/spend/logs")
@@ -232,10 +234,10 @@ async fn ask<T: Serialize>(method: Method, path: &str, body: Option<&T>) -> Resu
     }
 }
 
-/// A successful answer, or what its failure means to the caller of ours.
+/// The answer if it is a success; otherwise the error that its failure means for our caller.
 fn accepted(answer: Answer, path: &str) -> Result<Answer> {
     let Answer { status, body, .. } = &answer;
-    // What is no JSON, or refuses without LiteLLM's envelope, comes from something else at its address.
+    // An answer without JSON, or a refusal without LiteLLM's envelope, comes from another server at its address.
     if status.is_success() && serde_json::from_slice::<IgnoredAny>(body).is_ok() {
         return Ok(answer);
     }
@@ -243,7 +245,7 @@ fn accepted(answer: Answer, path: &str) -> Result<Answer> {
     let kind = problem.kind.as_deref().unwrap_or_default();
     let comes_again = matches!(*status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
     if status.is_client_error() && !comes_again && !problem.message.is_empty() {
-        // The message may quote what was sent; of that only keys are secret here, and they are not in a message.
+        // The message may quote the request. Only keys are secret in it, and those are masked in messages.
         return Err(Error::internal(format!(
             "{path}: LiteLLM answered {status} {kind}: {}",
             problem.message
@@ -253,7 +255,7 @@ fn accepted(answer: Answer, path: &str) -> Result<Answer> {
 }
 
 fn understood<T: for<'de> Deserialize<'de>>(answer: Answer, path: &str) -> Result<T> {
-    // The body is not logged: it may hold a new key.
+    // The body is not logged, since it may contain a new key.
     serde_json::from_slice(&answer.body).map_err(|_| {
         Error::unavailable("LiteLLM").caused_by(format!("{path}: LiteLLM's answer has another form"))
     })

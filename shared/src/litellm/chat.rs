@@ -20,50 +20,51 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Why a model gave no answer.
+/// The reason why an attempt gave no answer.
 #[derive(Debug)]
 pub struct Failure {
-    /// What it means for the call.
+    /// What the failure means for the call.
     pub class: Class,
-    /// LiteLLM's status, if there was one.
+    /// The status of LiteLLM's answer; `None`: there was no answer.
     pub status: Option<u16>,
-    /// What the seller may want to read; names models, so it is not for the caller.
+    /// The reason, for the admin. It may name models, so the caller does not get it.
     pub reason: String,
-    /// Whether it is certain that this attempt cost nothing. What is given up on may run to its end in LiteLLM, and a stream that broke
-    /// before anything of it was passed on is answered with an error, but billed.
+    /// Whether it is certain that the attempt cost nothing. LiteLLM may finish and bill an attempt that was given up
+    /// here, and it bills a stream that broke off before anything of it was passed on, though it answers with an error.
     pub cost_known: bool,
 }
 
-/// What a failure means for the call. The first group is worth another model, the second is not.
+/// What a failure means for the call. After the failures of the first group another model is tried, after those of the
+/// second it is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Class {
     /// LiteLLM itself can't be reached.
     Unreachable,
-    /// No answer in time.
+    /// No answer came in time.
     TimedOut,
-    /// The provider's rate limit.
+    /// The provider's rate limit was exceeded.
     Overloaded,
     /// The provider or LiteLLM failed.
     Failed,
-    /// LiteLLM or the provider knows no such model.
+    /// LiteLLM or the provider does not know the model.
     UnknownModel,
 
-    /// The request is at fault; what the provider says about it.
+    /// The request is invalid; with the provider's message.
     BadRequest(String),
-    /// LiteLLM does not take the key (any more).
+    /// LiteLLM does not accept the key, or no longer.
     KeyRefused,
     /// The key may not use the model.
     ModelDenied,
     /// The budget of the key or its team is used up.
     BudgetExhausted,
-    /// LiteLLM's rate limit of the key or its team; when to come again.
+    /// LiteLLM's rate limit of the key or its team was exceeded; with the seconds until a retry may succeed.
     RateLimited(Option<String>),
     /// The provider refuses LiteLLM's credentials.
     Misconfigured,
 }
 
 impl Class {
-    /// The same without the provider's words.
+    /// The same without the provider's message.
     pub fn without_words(self) -> Self {
         match self {
             Class::BadRequest(_) => Class::BadRequest(REFUSED.into()),
@@ -71,13 +72,13 @@ impl Class {
         }
     }
 
-    /// Whether another model may do better.
+    /// Whether another model may answer.
     pub fn worth_another_model(&self) -> bool {
         use Class::*;
         matches!(self, Unreachable | TimedOut | Overloaded | Failed | UnknownModel)
     }
 
-    /// What the caller is told when this is how the call ends. Names neither models nor providers.
+    /// The caller's error if the call ends with this failure. It names neither models nor providers.
     pub fn answer(&self, team_id: &TeamId, model_group: &GroupName) -> Error {
         let failed = |code, reason: &str| Error::new(code, format!("LLM call failed: {reason}"));
         match self {
@@ -118,7 +119,7 @@ impl From<Unanswered> for Failure {
 pub enum AttemptError {
     /// The model or LiteLLM failed.
     Failed(Failure),
-    /// There was a defect of ours.
+    /// A defect of this application.
     Ours(Error),
 }
 
@@ -150,7 +151,7 @@ impl Failure {
     fn of(answer: &Answer) -> Self {
         let problem = answer.problem();
         let class = classify(answer, &problem);
-        // Without a call id it got as far as no model; an error that a model gave says its cost, which is 0.
+        // Without a call id the request reached no model; an error that a model gave says its cost, which is 0.
         let cost_known = answer.header("x-litellm-call-id").is_none()
             || answer.header("x-litellm-response-cost").is_some();
         Failure { class, status: Some(answer.status.as_u16()), reason: problem.message, cost_known }
@@ -159,7 +160,7 @@ impl Failure {
 
 fn classify(answer: &Answer, problem: &Problem) -> Class {
     let kind = problem.kind.as_deref().unwrap_or_default();
-    // LiteLLM gives a call id to everything that got as far as a model, and none to what it refuses on its own.
+    // LiteLLM gives a call id to every request that reached a model, and none to those that it refuses itself.
     let reached_a_model = answer.header("x-litellm-call-id").is_some();
     match (answer.status.as_u16(), kind) {
         (_, "budget_exceeded") => Class::BudgetExhausted,
@@ -181,40 +182,41 @@ fn classify(answer: &Answer, problem: &Problem) -> Class {
     }
 }
 
-/// What a caller is told where the provider has no words of its own, or none that can be passed on.
+/// The message for the caller if the provider's message is empty or can't be passed on.
 const REFUSED: &str = "The model refused the request";
 
-/// The provider's own words out of LiteLLM's message, which wraps them in the names of exceptions, models and deployments.
+/// The provider's message, taken out of LiteLLM's, which wraps it in the names of exceptions, models and deployments.
 fn provider_message(message: &str) -> String {
     let first_line = message.lines().next().unwrap_or_default();
     let words = first_line.split_once("Exception - ").map_or(first_line, |(_, words)| words);
     if words.is_empty() || words.starts_with("litellm.") {
         REFUSED.into()
     } else {
-        // The provider may quote what it was sent. This is kept as text, which can't hold U+0000.
+        // The provider may quote the request. The message is stored as text, which can't hold U+0000.
         words.replace(char::is_control, "\u{fffd}")
     }
 }
 
-/// Tokens and cost of an answer.
+/// The tokens and the cost of an answer.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// Tokens of the prompt.
+    /// The tokens of the prompt.
     #[serde(default)]
     pub prompt_tokens: i64,
-    /// Tokens of the answer.
+    /// The tokens of the answer.
     #[serde(default)]
     pub completion_tokens: i64,
-    /// Tokens of the prompt and the answer.
+    /// The tokens of the prompt and the answer.
     #[serde(default)]
     pub total_tokens: i64,
-    /// In a stream's last event; unknown when LiteLLM has no price for the model.
+    /// The cost in US dollars, which a stream's last event has; `None`: unknown, since LiteLLM has no price for the
+    /// model.
     #[serde(default)]
     pub cost: Option<Usd>,
 }
 
 impl Usage {
-    /// Of a call that got no answer: no tokens, no cost.
+    /// The usage of a call without an answer: no tokens, no cost.
     pub const NONE: Usage =
         Usage { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0, cost: Some(Usd::ZERO) };
 }
@@ -222,22 +224,22 @@ impl Usage {
 /// A buffered answer of a model.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Completion {
-    /// The message's members as they came.
+    /// The members of the message, as they arrived.
     pub message: BTreeMap<String, Box<RawValue>>,
     /// Why the model stopped.
     pub finish_reason: Option<String>,
-    /// What it used; its cost is LiteLLM's header.
+    /// The tokens and the cost; the cost comes from a header of LiteLLM's answer.
     pub usage: Usage,
 }
 
-/// Where a request goes: one attempt of one call.
+/// One attempt of a call with one model.
 #[derive(Clone, Copy)]
 pub struct Attempt<'a> {
-    /// LiteLLM records what was spent under this.
+    /// The id under which LiteLLM records what was spent.
     pub call_id: CallId,
     /// The team's key.
     pub key: &'a VirtualKey,
-    /// How long the answer may take, or a stream its first event.
+    /// The maximum time until a buffered answer is complete, or until a stream's first event.
     pub limit: Duration,
 }
 
@@ -247,7 +249,7 @@ impl Attempt<'_> {
         Ok(send(Method::POST, "/chat/completions", self.key, &headers, body, self.limit).await?)
     }
 
-    /// A buffered answer.
+    /// Requests a buffered answer.
     pub async fn complete(self, body: Vec<u8>) -> Result<Completion, AttemptError> {
         let since = Instant::now();
         let response = self.send(body).await?;
@@ -255,7 +257,7 @@ impl Attempt<'_> {
         Ok(completion(&read(response, left).await?)?)
     }
 
-    /// A stream that has brought its first event: up to there, a failure is one like that of a buffered answer.
+    /// Requests a stream and waits for its first event: until then a failure is like that of a buffered answer.
     pub async fn stream(self, body: Vec<u8>) -> Result<Events, AttemptError> {
         let since = Instant::now();
         let response = self.send(body).await?;
@@ -270,7 +272,7 @@ impl Attempt<'_> {
     }
 }
 
-/// What an answer to a request for a completion means.
+/// Reads an answer to a request for a buffered completion.
 pub fn completion(answer: &Answer) -> Result<Completion, Failure> {
     #[derive(Deserialize)]
     struct Whole {
@@ -297,33 +299,33 @@ pub fn completion(answer: &Answer) -> Result<Completion, Failure> {
 /// One event of a stream.
 #[derive(Debug)]
 pub enum Event {
-    /// A piece of the answer.
+    /// A chunk of the answer.
     Chunk(Chunk),
     /// `[DONE]`: the answer is complete.
     Done,
 }
 
-/// A piece of an answer.
+/// A chunk of an answer.
 #[derive(Debug, Deserialize)]
 pub struct Chunk {
-    /// One choice, or none beside the usage.
+    /// One choice; none in the chunk with the usage.
     #[serde(default)]
     pub choices: Vec<ChunkChoice>,
-    /// When the answer was made, in seconds since 1970.
+    /// When the answer was made, in seconds since 1970 (UTC).
     #[serde(default)]
     pub created: i64,
-    /// In the last chunk: what the answer used.
+    /// In the last chunk: the usage of the answer.
     #[serde(default)]
     pub usage: Option<Usage>,
 }
 
-/// What a chunk adds.
+/// The part of the answer that a chunk adds.
 #[derive(Debug, Deserialize)]
 pub struct ChunkChoice {
-    /// The members that are added to, as they came.
+    /// The members that are added, as they arrived.
     #[serde(default)]
     pub delta: BTreeMap<String, Box<RawValue>>,
-    /// In the last piece: why the model stopped.
+    /// In the last chunk of the text: why the model stopped.
     #[serde(default)]
     pub finish_reason: Option<String>,
 }
@@ -336,13 +338,13 @@ pub struct Events {
 }
 
 impl Events {
-    /// Those of a body, in whatever chunks it arrives.
+    /// The events of a body, in whatever pieces it arrives.
     pub fn of<E: fmt::Display>(body: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Self {
         let body = body.map(|chunk| chunk.map_err(|error| error.to_string()));
         Self { body: Box::pin(body), reader: sse::Reader::default(), first: None }
     }
 
-    /// The next event. An end without `[DONE]` is a failure: LiteLLM ends so after an error in the middle.
+    /// The next event. An end without `[DONE]` is a failure: LiteLLM ends a stream so after an error in the middle.
     pub async fn next(&mut self) -> Result<Event, Failure> {
         if let Some(event) = self.first.take() {
             return Ok(event);
@@ -364,7 +366,7 @@ fn parse_event(data: &str) -> Result<Event, Failure> {
     if data == "[DONE]" {
         return Ok(Event::Done);
     }
-    // Few events are errors, and none is without this.
+    // A cheap test: few events are errors, and all of those contain this text.
     if data.contains("\"error\"")
         && let Ok(Envelope { error }) = serde_json::from_str(data)
     {

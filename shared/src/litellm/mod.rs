@@ -1,9 +1,9 @@
 //! The only client of LiteLLM.
 //!
-//! [`admin`] keeps its teams and keys as ours are, with the master key. [`chat`] makes the calls, with the team's own key, so that
-//! LiteLLM's budgets, model lists and rate limits apply. What is here follows the recorded behaviour of LiteLLM 1.106.2: its
-//! statuses alone decide little (422 is a used-up budget or a malformed body, 401 half a dozen things), so errors are told
-//! apart by their `type`.
+//! [`admin`] synchronizes LiteLLM's teams and keys with ours, using the master key. [`chat`] makes the calls with the
+//! team's own key, so that LiteLLM's budgets, model lists and rate limits apply. The client follows the recorded
+//! behaviour of LiteLLM 1.106.2. There a status alone says little (422 is an exhausted budget or a malformed body, 401
+//! one of half a dozen things), so errors are distinguished by their `type`.
 
 pub mod admin;
 pub mod chat;
@@ -30,11 +30,11 @@ use std::{fmt, time::Duration};
 /// Why there is no answer from LiteLLM.
 #[derive(Debug)]
 pub enum Unanswered {
-    /// No connection was made, so LiteLLM knows nothing of the request.
+    /// No connection was made, so LiteLLM has not received the request.
     Unreachable(String),
     /// The connection broke.
     Broken(String),
-    /// It took longer than was allowed.
+    /// It took longer than allowed.
     TimedOut,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Unanswered {
     }
 }
 
-/// Why a request to LiteLLM has no answer: it gave none, or there was a defect of ours before it could be asked.
+/// Why a request has no answer from LiteLLM: LiteLLM gave none, or a defect of this application prevented the request.
 #[derive(Debug)]
 enum SendError {
     Unanswered(Unanswered),
@@ -67,7 +67,7 @@ impl From<Unanswered> for SendError {
     }
 }
 
-/// Sends a request to LiteLLM's address and waits for the head of the answer, `limit` at most.
+/// Sends a request to LiteLLM and waits for the head of the answer, `limit` at most.
 async fn send(
     method: Method,
     path: &str,
@@ -100,21 +100,21 @@ async fn send(
     }
 }
 
-/// The key with which LiteLLM is administrated.
+/// LiteLLM's master key, with which it is administrated.
 async fn master_key() -> Result<VirtualKey> {
     settings::text("litellm_master_key").await.map(VirtualKey::new)
 }
 
-/// How long the host may take to connect, as it is told with a request.
+/// The request option with the maximum time that the host may take to connect.
 async fn connecting() -> Result<RequestOptionsExtension> {
     let limit = Duration::from_secs(settings::parsed("litellm_connect_seconds").await?);
     let options = RequestOptions::new();
-    // A host may refuse to be told. Then its own limit holds, and that of the whole answer.
+    // A host may not support this option. Then its own limit applies, and the limit for the whole answer.
     _ = options.set_connect_timeout(Some(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)));
     Ok(RequestOptionsExtension(options))
 }
 
-/// The most that is read of an answer that is not a stream.
+/// The maximum size of an answer that is not a stream.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 
 /// Reads the rest of an answer, `limit` at most.
@@ -131,11 +131,11 @@ async fn read(response: Response, limit: Duration) -> Result<Answer, Unanswered>
 /// A whole answer of LiteLLM.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
+    /// The answer's status.
     pub status: StatusCode,
-    /// Its headers.
+    /// The answer's headers.
     pub headers: HeaderMap,
-    /// Its body, all of it.
+    /// The whole body.
     pub body: Bytes,
 }
 
@@ -145,7 +145,7 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// What LiteLLM says went wrong. An answer without its usual envelope yields empty texts.
+    /// LiteLLM's error message. An answer without its usual envelope yields empty texts.
     fn problem(&self) -> Problem {
         serde_json::from_slice::<Envelope>(&self.body).map(|envelope| envelope.error).unwrap_or_default()
     }
@@ -157,18 +157,19 @@ struct Envelope {
     error: Problem,
 }
 
-/// The inside of the envelope.
+/// The content of the envelope.
 #[derive(Deserialize, Default, Debug, Clone)]
 pub struct Problem {
-    /// Prose; may be a Python dictionary printed as text. Keys in it are masked.
+    /// A message for people; it may be a Python dictionary printed as text. Keys in it are masked.
     #[serde(default, deserialize_with = "without_keys")]
     pub message: String,
-    /// The word to tell failures apart by.
+    /// The type by which failures are distinguished.
     #[serde(default, rename = "type")]
     pub kind: Option<String>,
 }
 
-/// Reads a text without the keys that it quotes: LiteLLM and providers show what they refuse. All keys of LiteLLM begin alike.
+/// Reads a text and masks the keys that it quotes: LiteLLM and providers show what they refuse. All keys of LiteLLM
+/// begin with `sk-`.
 fn without_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let of_a_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let text = String::deserialize(deserializer)?;

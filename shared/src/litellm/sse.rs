@@ -1,29 +1,31 @@
 //! Event streams (HTML, 9.2.6), read as they arrive.
 //!
-//! Of an event only its data is kept, which is all that LiteLLM uses. Time and memory grow with what arrives, however it is cut.
+//! Only the data of an event is kept; LiteLLM uses no other field. Time and memory are proportional to the bytes that
+//! arrive, in whatever pieces.
 
 use std::{collections::VecDeque, mem};
 
-/// The most that one event may hold: what never ends would fill the memory that all requests of the instance share.
+/// The maximum size of one event. An event that never ends would fill the memory that all requests of the instance
+/// share.
 const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 
-/// Puts events together from the bytes of a body.
+/// Assembles events from the bytes of a body.
 #[derive(Default)]
 pub(super) struct Reader {
-    /// The line under way.
+    /// The unfinished line.
     line: Vec<u8>,
-    /// The data of the event under way, each line of it with its end.
+    /// The data of the unfinished event, each line of it with its line break.
     data: Vec<u8>,
-    /// Whether a line has ended: before, there may be a byte order mark.
+    /// Whether the first line has ended; only that line can begin with a byte order mark.
     begun: bool,
-    /// Whether the last byte was a carriage return, so that a line feed belongs to it.
+    /// Whether the last byte was a carriage return, to which a following line feed belongs.
     returned: bool,
     /// The data of the events that are complete.
     complete: VecDeque<String>,
 }
 
 impl Reader {
-    /// Takes the next bytes; an error when an event holds too much.
+    /// Takes the next bytes. Fails if an event is too large.
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), String> {
         while let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'))
             && let Some((rest_of_line, [byte, rest @ ..])) = bytes.split_at_checked(end)
@@ -68,7 +70,7 @@ impl Reader {
                     self.data.extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
                     self.data.push(b'\n');
                 }
-                // Another field, whose name begins so.
+                // Another field whose name begins with "data".
                 _ => {}
             }
         }

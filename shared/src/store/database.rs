@@ -1,9 +1,10 @@
 //! PostgreSQL: one statement at a time.
 //!
-//! Every statement is one call of one function of `migrations/`, perhaps with the functions of [`super::idempotency`] around it, and
-//! atomic by itself: Spin's pool hands connections on without ROLLBACK, so nothing ever sends BEGIN. A connection is taken for one
-//! statement and given back before anything else is waited for, so that a slow model never holds one. The text of a statement is made of
-//! names in this code alone; what comes from outside is a parameter.
+//! Every statement is one call of one function of `migrations/`, perhaps together with the functions of
+//! [`super::idempotency`], and is atomic by itself: Spin's pool reuses connections without ROLLBACK, so no code here
+//! ever sends BEGIN. A connection is taken for one statement and returned before anything else is awaited, so that a
+//! slow model never holds one. The text of a statement consists of names in this code only; values from outside are
+//! parameters.
 
 use super::parameters::Parameters;
 use crate::{
@@ -18,20 +19,24 @@ use spin_sdk::{
 };
 use std::time::{Duration, Instant};
 
-/// How long a statement may take with everything before it: waiting for a connection of the pool, connecting, and being run.
-/// `spin.toml` bounds the latter two more tightly; only this bounds the first, and a server that says nothing any more.
+/// The maximum time of a statement, including waiting for a connection of the pool and connecting. `spin.toml` has
+/// shorter limits for connecting and for running the statement; only this one covers waiting for the pool, and a server
+/// that stops responding.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// For how long a statement that should not be lost is tried again while its caller waits.
+/// How long a repeatable statement is retried while its caller waits.
 const INSISTENCE: Duration = Duration::from_secs(5);
 
-/// Runs a statement that answers one row of one column, `answer`, text holding JSON. SQL's NULL is read as JSON's `null`.
+/// Runs a statement that returns one row with one column, `answer`: text that is JSON. SQL's NULL is read as JSON's
+/// `null`.
 ///
-/// A `repeatable` statement does no harm when it is sent again, and should not be lost: it is tried again a few times while the database
-/// is away, unless that has taken long already. Once its answer was lost, a refusal says nothing of what became of it: the key may have
-/// been revoked since, or the job ended. Then the failure is the lost answer, [`Code::Unavailable`].
+/// A `repeatable` statement does no harm when it is sent again. It is retried a few times while the database is
+/// unavailable, unless that has taken too long already. If the answer to an attempt was lost, a later refusal does not
+/// show what that attempt did: the key may have been revoked since, or the job ended. The error is then that of the
+/// lost answer, [`Code::Unavailable`].
 ///
-/// In a box, and without the type that the answer is read as, so that it is built once and not into each caller.
+/// The future is boxed and independent of the type that the answer is read as, so that it is compiled once and not into
+/// each caller.
 pub(super) fn query(
     statement: String,
     parameters: Parameters,
@@ -54,7 +59,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Reads it.
+    /// Reads the answer as `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(self.text.as_bytes())
             .map_err(|error| Error::internal(format!("{}: unexpected answer: {error}", self.statement)))
@@ -64,7 +69,7 @@ impl Answer {
 /// Why a statement has no answer.
 struct Failed {
     error: Error,
-    /// Whether it may have been carried out all the same: it was sent, and nothing came back.
+    /// Whether the statement may have taken effect: it was sent, and no answer came back.
     lost: bool,
 }
 
@@ -84,7 +89,7 @@ async fn run(statement: &str, parameters: Vec<ParameterValue>) -> Result<String,
     let row = match answer {
         Some(Ok(rows)) => rows.into_iter().next(),
         Some(Err(error)) => {
-            // The driver's own words: in practice a connection that went away under the statement.
+            // An error of the driver itself: in practice, the connection broke while the statement was running.
             let lost = matches!(&error, PgError::PgError(Failure::QueryFailed(QueryError::Text(_))));
             return Err(Failed { error: failure(statement, error), lost });
         }
@@ -122,10 +127,10 @@ async fn insist(statement: &str, parameters: Vec<ParameterValue>) -> Result<Stri
     }
 }
 
-/// The name of the column that is read.
+/// The name of the column with the answer.
 const COLUMN: &str = "answer";
 
-/// Turns a driver's or the server's failure into what the caller sees.
+/// Turns a failure of the driver or the server into the caller's error.
 fn failure(statement: &str, error: PgError) -> Error {
     match error {
         PgError::PgError(Failure::QueryFailed(QueryError::DbError(error))) => {
@@ -150,24 +155,24 @@ fn server_failure(statement: &str, error: &DbError) -> Error {
             failure
         };
     }
-    // The error's detail may hold values of the request, so it is not logged.
+    // The error's detail may contain values of the request, so it is not logged.
     let cause = format!("{statement}: {} {}", error.code, error.message);
     match error.code.get(..2).unwrap_or_default() {
-        // Connection, transaction rollback (deadlock, serialization), resources, operator intervention (shutdown, statement
-        // timeout), system error; lock timeout; a server that only reads, as one does after it was replaced.
+        // Connection, transaction rollback (deadlock, serialization), resources, operator intervention (shutdown,
+        // statement timeout), system error; below, lock timeout and a read-only server, as one is after a failover.
         "08" | "40" | "53" | "57" | "58" => Error::unavailable("The database").caused_by(cause),
         _ if matches!(error.code.as_str(), "55P03" | "25006") => {
             Error::unavailable("The database").caused_by(cause)
         }
         // Text that PostgreSQL can't hold.
         _ if error.code == "22021" => Error::new(Code::InvalidRequest, "body: U+0000 is not allowed here"),
-        // Limits of the server; of those only the depth of nesting is in a caller's hands.
+        // Limits of the server. A caller can exceed only the one for the depth of nesting.
         "54" => Error::new(Code::InvalidRequest, "body: nested too deeply"),
         _ => Error::internal(cause),
     }
 }
 
-/// The release of the database's schema, such as `0.2.0`. Where there is none, [`Code::Internal`].
+/// The release of the database's schema, such as `0.2.0`. Fails with [`Code::Internal`] if there is no schema.
 pub async fn schema_version() -> Result<String> {
     let statement = "SELECT to_json(schema_version())::text AS answer".into();
     query(statement, Parameters::default(), false).await?.read()

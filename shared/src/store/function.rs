@@ -7,15 +7,16 @@ use super::{
 use crate::error::Result;
 use serde::de::DeserializeOwned;
 
-/// A call of a function, in named notation: a parameter that was renamed, or is given to a function that has none of that name, is an
-/// error and no other value.
+/// A call of a function, with its arguments by name: an argument that the function does not have is an error, and never
+/// becomes the value of another parameter.
 pub struct Function {
     name: &'static str,
     arguments: Vec<Argument>,
     repeatable: bool,
 }
 
-/// A call of a function of `migrations/`. What a parameter takes is said in [`store::parameters`](crate::store::parameters):
+/// Calls a function of `migrations/`. The types of its parameters are in
+/// [`store::parameters`](crate::store::parameters):
 ///
 /// ```
 /// use shared::{function, values::{CallId, JobId}};
@@ -24,7 +25,7 @@ pub struct Function {
 /// function!(settle_call(p_job_id: job, p_call_id: call));
 /// ```
 ///
-/// So no id can stand in another's place:
+/// An id can't be passed in place of another:
 ///
 /// ```compile_fail
 /// use shared::{function, values::{CallId, JobId}};
@@ -33,7 +34,7 @@ pub struct Function {
 /// function!(settle_call(p_job_id: call, p_call_id: job));
 /// ```
 ///
-/// and no parameter can be given that no function has:
+/// and a parameter that no function has does not compile:
 ///
 /// ```compile_fail
 /// use shared::{function, values::JobId};
@@ -56,7 +57,8 @@ impl Function {
         Self { name, arguments, repeatable: false }
     }
 
-    /// The same where a second time does no harm, since it finds what the first has done: then a lost answer is no reason to give up.
+    /// The same call, marked as one that does no harm when it is sent again, since it finds what the first has done. It
+    /// is then sent again if its answer is lost.
     pub fn repeatable(self) -> Self {
         Self { repeatable: true, ..self }
     }
@@ -65,7 +67,7 @@ impl Function {
         self.repeatable
     }
 
-    /// Runs it by itself.
+    /// Runs the function in a statement of its own.
     pub async fn run<T: DeserializeOwned>(self) -> Result<T> {
         let repeatable = self.repeatable;
         let mut parameters = Parameters::default();
@@ -73,7 +75,7 @@ impl Function {
         query(format!("SELECT {call}::text AS answer"), parameters, repeatable).await?.read()
     }
 
-    /// The call as it stands in a statement, to whose parameters it adds its own.
+    /// The call as an expression for a statement. Adds its values to the statement's parameters.
     pub(super) fn expression(self, parameters: &mut Parameters) -> String {
         let arguments: Vec<String> =
             self.arguments.into_iter().map(|argument| parameters.push(argument)).collect();

@@ -1,7 +1,9 @@
-//! The statements of requests that change something: each takes effect once, and what the admin did is written down.
+//! The statements of requests that change something. Each request takes effect once, and the changes that the admin
+//! makes are written to the audit log.
 //!
-//! Both happen in the statement that makes the change (`migrations/functions/requests.sql`), so they hold if and only if the change does.
-//! A change is one statement ([`Request::run`]), or two with the work of others in between ([`Request::begin`], [`Request::finish`]).
+//! Both are part of the statement that makes the change (`migrations/functions/requests.sql`), so they take effect if
+//! and only if the change does. A change takes one statement ([`Request::run`]), or two with other work in between
+//! ([`Request::begin`], [`Request::finish`]).
 
 use super::{Function, database::query, parameters::Parameters};
 use crate::error::{Error, Result};
@@ -10,32 +12,32 @@ use serde_json::value::RawValue;
 use spin_sdk::pg::ParameterValue;
 use std::sync::Arc;
 
-/// What SQL takes as `p_request`: the JSON of a request with something to claim, to keep or to write down. Without any, the functions
-/// that do so are left out of its statements.
+/// The value of SQL's parameter `p_request`: the JSON of a request that is claimed, stored or audited. If it is `None`,
+/// the statements leave out the functions for that.
 #[derive(Debug, Clone, Default)]
 pub struct Request(Option<Arc<str>>);
 
-/// What a change answered.
+/// The answer of a change with one statement.
 #[derive(Deserialize)]
 pub struct Changed {
-    /// The same request was answered so before.
+    /// Whether this is the stored answer of an earlier request.
     pub replayed: bool,
     answer: Box<RawValue>,
 }
 
-/// What became of a request whose work takes two statements: one of the two.
+/// The answer of the first of two statements: either `kept` or `begun`.
 #[derive(Deserialize)]
 pub struct Claimed {
-    /// The same request was answered before.
+    /// The stored answer, if the same request was answered before.
     pub kept: Option<Kept>,
     begun: Option<Box<RawValue>>,
 }
 
-/// What is kept of the answer of a request whose work takes two statements.
+/// The stored answer of a request with two statements.
 #[derive(Deserialize)]
 pub struct Kept {
     answer: Box<RawValue>,
-    /// What of the whole answer must not be stored in the clear, encrypted.
+    /// The secret part of the answer, encrypted.
     pub sealed: Option<String>,
 }
 
@@ -47,7 +49,7 @@ impl Changed {
 }
 
 impl Claimed {
-    /// What the work begins with.
+    /// The answer of the function that begins the work.
     pub fn begun<T: DeserializeOwned>(&self) -> Result<T> {
         let begun = self.begun.as_ref();
         read(begun.ok_or_else(|| Error::internal("a function that begins something answered nothing"))?)
@@ -55,7 +57,7 @@ impl Claimed {
 }
 
 impl Kept {
-    /// What the second statement answered.
+    /// The answer of the second statement's function.
     pub fn answer<T: DeserializeOwned>(&self) -> Result<T> {
         read(&self.answer)
     }
@@ -67,12 +69,12 @@ fn read<T: DeserializeOwned>(json: &RawValue) -> Result<T> {
 }
 
 impl Request {
-    /// Of what SQL takes as `p_request`.
+    /// A request with this value of `p_request`.
     pub fn new(request: Option<String>) -> Self {
         Self(request.map(Arc::from))
     }
 
-    /// Whether there is something to claim, to keep or to write down.
+    /// Whether the request is claimed, stored or audited.
     pub fn is_some(&self) -> bool {
         self.0.is_some()
     }
@@ -81,7 +83,7 @@ impl Request {
         self.0.as_ref().map_or(ParameterValue::DbNull, |request| ParameterValue::Str(request.to_string()))
     }
 
-    /// Makes a change that is one statement: claims the request, changes, and keeps the answer.
+    /// Makes a change with one statement: claims the request, makes the change, and stores the answer.
     pub async fn run(&self, function: Function) -> Result<Changed> {
         let repeatable = function.is_repeatable();
         let mut parameters = Parameters::default();
@@ -101,8 +103,8 @@ impl Request {
         query(statement, parameters, repeatable).await?.read()
     }
 
-    /// The first of two statements: claims the request, and begins its work. Until the `deadline` that the function answers, no repeat
-    /// takes over.
+    /// The first of two statements: claims the request, and begins its work. Until the `deadline` in the function's
+    /// answer, the claim is leased, and a retry can't take over.
     pub async fn begin(&self, function: Function) -> Result<Claimed> {
         let repeatable = function.is_repeatable();
         let mut parameters = Parameters::default();
@@ -122,8 +124,8 @@ impl Request {
         query(statement, parameters, repeatable).await?.read()
     }
 
-    /// The second of two statements: ends the work, and keeps its answer with `sealed`. With an `Idempotency-Key` and nothing sealed,
-    /// the claim is released: a repeat does the work anew.
+    /// The second of two statements: ends the work, and stores its answer with `sealed`. For a request with an
+    /// `Idempotency-Key` but nothing sealed, it releases the claim, and a retry does the work again.
     pub async fn finish(&self, function: Function, sealed: Option<String>) -> Result<Kept> {
         let repeatable = function.is_repeatable();
         let mut parameters = Parameters::default();
@@ -143,7 +145,8 @@ impl Request {
         query(statement, parameters, repeatable).await?.read()
     }
 
-    /// The work came to nothing: `undo` takes back what began it, and a repeat begins anew.
+    /// Replaces [`Request::finish`] if the work has failed: `undo` takes back what the first statement did, and a retry
+    /// starts again.
     pub async fn release(&self, undo: Function) -> Result<()> {
         let mut parameters = Parameters::default();
         let request = parameters.push_value(self.parameter());

@@ -1,10 +1,12 @@
 //! PostgreSQL and the key-value store.
 //!
-//! * [`Function`]: a call of one of the functions of `migrations/`, with typed parameters; [`function!`](crate::function!) makes it.
-//! * [`idempotency`]: the statements around a function that changes something: each request takes effect once, and leaves a trace.
-//! * [`key_cache`]: what the key-value store holds of look-ups of virtual keys.
+//! * [`Function`]: a call of one of the functions of `migrations/`, with typed parameters;
+//!   [`function!`](crate::function!) makes one.
+//! * [`idempotency`]: the statements of requests that change something: each request takes effect once, and the admin's
+//!   are audited.
+//! * [`key_cache`]: the cache of virtual keys in the key-value store.
 //!
-//! Uses `values` and `platform`. Everything above it may use it.
+//! Uses `values` and `platform`. All modules above it may use it.
 
 mod database;
 mod function;

@@ -1,4 +1,5 @@
-//! What the parameters of the functions of `migrations/` are called and take. A name means the same in every function that has it.
+//! The names and types of the parameters of the functions of `migrations/`. A name has the same meaning in every
+//! function that has it.
 
 use crate::values::{
     AccessGroupName, CallId, GroupName, JobId, KeyId, Label, LiteLlmOrganizationId, Metadata, Name,
@@ -7,41 +8,42 @@ use crate::values::{
 use spin_sdk::pg::ParameterValue;
 use uuid::Uuid;
 
-/// Whom a function acts for. SQL gets it in words, so that none of them is what is left when something is missing.
+/// The actor that a function acts for. SQL gets it as text that names its kind, so that a missing value never means one
+/// of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actor {
     /// The admin.
     Admin,
     /// The team of a key, which SQL checks again.
     Key(KeyId),
-    /// A team whose key was looked up before: for reading.
+    /// A team whose key was looked up before. It can only read.
     Team(TeamId),
 }
 
-/// JSON that this code made.
+/// JSON that this code has generated.
 pub struct Json(pub String);
 
 /// A day, as `YYYY-MM-DD`.
 pub struct Day(pub String);
 
-/// Which of several words.
+/// The type of parameters that take one of several kinds of [`Word`].
 pub struct AnyWord;
 
-/// Something that PostgreSQL can be given.
+/// A value that can be sent to PostgreSQL.
 pub trait Value {
-    /// What makes the type of the parameter of what is sent, where those differ.
+    /// The cast from the type that is sent to the type of the parameter, if they differ.
     const CAST: &'static str = "";
 
-    /// As it is sent.
+    /// The value as it is sent.
     fn value(&self) -> ParameterValue;
 }
 
-/// What a parameter of type `T` takes: a `T`, or one that may be missing, which is NULL.
+/// A value for a parameter of type `T`: a `T`, or an optional one, for which NULL is sent if it is missing.
 pub trait Parameter<T> {
-    /// What makes its type of what is sent.
+    /// The cast from the type that is sent to the type of the parameter, if they differ.
     const CAST: &'static str;
 
-    /// As it is sent.
+    /// The value as it is sent.
     fn into_value(self) -> ParameterValue;
 }
 
@@ -160,13 +162,13 @@ pub struct Argument {
 pub(super) struct Parameters(Vec<ParameterValue>);
 
 impl Parameters {
-    /// Adds an argument; answers how it stands in the statement.
+    /// Adds an argument. Returns its text for the statement.
     pub fn push(&mut self, argument: Argument) -> String {
         let place = self.push_value(argument.value);
         format!("{} => {place}{}", argument.name, argument.cast)
     }
 
-    /// Adds a value; answers how it stands in the statement.
+    /// Adds a value. Returns its text for the statement.
     pub fn push_value(&mut self, value: ParameterValue) -> String {
         self.0.push(value);
         format!("${}", self.0.len())

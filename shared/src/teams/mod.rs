@@ -1,6 +1,6 @@
-//! What SQL answers about teams, and keeping LiteLLM in step with it.
+//! The answers of SQL about teams, and the synchronization of LiteLLM with them.
 //!
-//! Uses `store`, `litellm` and `http`. The components use it, and so does `calls`.
+//! Uses `store`, `litellm` and `http`. The components and `calls` use it.
 
 pub mod sync;
 
@@ -17,95 +17,96 @@ use utoipa::ToSchema;
 /// A team as the API shows it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Team {
-    /// Its id.
+    /// The team's id.
     pub team_id: TeamId,
-    /// The organization that it belongs to.
+    /// The organization that the team belongs to.
     pub organization_id: OrganizationId,
-    /// Its name for people.
+    /// The team's name for people.
     pub team_alias: String,
-    /// Whether its keys work.
+    /// Whether the team's keys work.
     pub status: TeamStatus,
-    /// Its balance.
+    /// The team's balance.
     pub credits: TeamCredits,
-    /// The model groups assigned to it, in order.
+    /// The model groups assigned to the team, in order.
     pub model_groups: Vec<GroupName>,
-    /// The access groups assigned to it, in order.
+    /// The access groups assigned to the team, in order.
     pub access_groups: Vec<AccessGroupName>,
-    /// All models of all those groups, which are those that its key may use with LiteLLM directly.
+    /// All models of all those groups, which the team's keys may use with LiteLLM directly.
     pub allowed_models: Vec<String>,
-    /// The group of a call that names none; `null`: the first.
+    /// The model group of calls that name none; `null`: the team's first model group.
     pub default_model_group: Option<GroupName>,
-    /// Whether work goes on without credits.
+    /// Whether jobs can be created without available credits.
     pub budget_mode: BudgetMode,
-    /// How many credits below zero the balance may go in soft mode; `null`: any number.
+    /// How many credits below zero the balance of a `soft` team may go; `null`: without limit.
     pub credit_limit: Option<i64>,
-    /// What a job costs.
+    /// How the credits for a job are counted.
     pub billing_mode: BillingMode,
-    /// Credits for one US dollar of consumption.
+    /// Credits for one US dollar of consumption, if `billing_mode` is `consumption_usd`.
     pub credits_per_dollar: Usd,
-    /// Tokens of consumption for one credit.
+    /// Tokens of consumption for one credit, if `billing_mode` is `consumption_tokens`.
     pub tokens_per_credit: i64,
-    /// What the customer is charged beside the credits; `null`: nothing.
+    /// The customer's price in US dollars, in addition to the credits; `null`: none.
     #[schema(value_type = Option<Object>)]
     pub pricing: Option<Box<RawValue>>,
-    /// Where alerts are sent.
+    /// The URL that alerts are sent to; `null`: they are not sent.
     pub webhook_url: Option<String>,
-    /// LiteLLM's budget in US dollars; `null`: none.
+    /// LiteLLM's budget in US dollars; `null`: without limit.
     pub max_budget: Option<Usd>,
-    /// How often that budget starts anew.
+    /// How often the spending that counts against LiteLLM's budget is reset; `null`: never.
     pub budget_duration: Option<String>,
-    /// Requests a minute.
+    /// Requests per minute; `null`: without limit.
     pub rpm_limit: Option<i64>,
-    /// Tokens a minute.
+    /// Tokens per minute; `null`: without limit.
     pub tpm_limit: Option<i64>,
-    /// What is shown of its newest key.
+    /// The team's newest key.
     pub key: Option<KeySummary>,
-    /// The admin's own data about it.
+    /// The admin's own data about the team.
     #[schema(value_type = Object)]
     pub metadata: Box<RawValue>,
-    /// When it was created.
+    /// When the team was created (RFC 3339, UTC).
     pub created_at: String,
-    /// When it was last changed.
+    /// When the team was last changed (RFC 3339, UTC).
     pub updated_at: String,
 }
 
-/// The balance of a team: `remaining = allocated - used`, `available = remaining - reserved`.
+/// A team's balance in credits. `credits_remaining` is `credits_allocated` less `credits_used`; `credits_available` is
+/// `credits_remaining` less `credits_reserved`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct TeamCredits {
-    /// All that was ever given.
+    /// All credits that the team has been given, corrections included.
     pub credits_allocated: i64,
-    /// All that was ever charged.
+    /// All credits that the team has been charged.
     pub credits_used: i64,
-    /// What is left.
+    /// The credits that are left; negative if a `soft` team has overdrawn its balance.
     pub credits_remaining: i64,
-    /// What open jobs hold of it.
+    /// The credits that open jobs hold: one for each.
     pub credits_reserved: i64,
-    /// What a new job may take.
+    /// The credits that are neither used nor reserved. Negative if a `soft` team has overdrawn its balance.
     pub credits_available: i64,
 }
 
-/// What may be shown of a key after its creation.
+/// A key, without the key itself.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct KeySummary {
-    /// Its id.
+    /// The key's id.
     pub key_id: KeyId,
-    /// Its name for people.
+    /// The key's name for people.
     pub alias: String,
-    /// Its last four characters.
+    /// The last four characters of the key.
     pub hint: String,
-    /// When it was made.
+    /// When the key was created (RFC 3339, UTC).
     pub created_at: String,
-    /// When it last did something, to the minute.
+    /// When a request last used the key for more than reading (RFC 3339, UTC), to the minute; `null`: never.
     pub last_used_at: Option<String>,
-    /// When it stopped working, or will.
+    /// When the key stopped working, or will stop (RFC 3339, UTC); `null`: it works.
     pub revoked_at: Option<String>,
 }
 
-/// A team after a change, and what LiteLLM is to know of it now.
+/// A team after a change, and its desired state in LiteLLM.
 #[derive(Debug, Deserialize)]
 pub struct Changed {
     /// The team.
     pub team: Team,
-    /// What LiteLLM is to know.
+    /// The desired state in LiteLLM.
     pub litellm: DesiredTeam,
 }

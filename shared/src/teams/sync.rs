@@ -1,7 +1,7 @@
-//! Keeping LiteLLM in step with what SQL says of teams.
+//! Synchronizing LiteLLM with the teams in the database.
 //!
-//! The database holds a version of what LiteLLM is to know of a team ([`DesiredTeam`]), and the version that LiteLLM has. A failure leaves
-//! the two apart: the next synchronization mends it, and the team's next call begins with one.
+//! The database holds the version of a team's desired state in LiteLLM ([`DesiredTeam`]), and the version that LiteLLM
+//! has. After a failure the two differ until the next synchronization, with which the team's next call begins.
 
 use crate::{
     error::{Error, Result},
@@ -15,7 +15,7 @@ use crate::{
 use futures::{StreamExt, stream};
 use std::time::Duration;
 
-/// Sends LiteLLM a change that SQL has just made; of a repeat, only what LiteLLM still lacks.
+/// Synchronizes LiteLLM after a change in SQL. For a replayed answer, it sends only what LiteLLM still lacks.
 pub async fn after(mutation: &Mutation, desired: DesiredTeam) -> Result<()> {
     if !mutation.is_replayed() {
         return team(desired).await;
@@ -26,8 +26,8 @@ pub async fn after(mutation: &Mutation, desired: DesiredTeam) -> Result<()> {
     }
 }
 
-/// [`after`] for a change of several teams. Those that LiteLLM could not be told of in time follow with their next call; the answer is a
-/// warning for the caller then.
+/// [`after`] for a change of several teams. Teams that could not be synchronized in time are synchronized with their
+/// next call; the result is then a warning for the caller.
 pub async fn all_after(mutation: &Mutation, teams: Vec<DesiredTeam>) -> Option<String> {
     const AT_ONCE: usize = 8;
     const LIMIT: Duration = Duration::from_secs(15);
@@ -44,10 +44,11 @@ pub async fn all_after(mutation: &Mutation, teams: Vec<DesiredTeam>) -> Option<S
     })
 }
 
-/// Sends LiteLLM what it is to know of a team, until that is the newest version. Forgets what is cached about the team's keys.
+/// Sends a team's desired state to LiteLLM until LiteLLM has the newest version. Drops the cache entries of the team's
+/// keys.
 ///
-/// Two changes at once may reach LiteLLM in either order; each looks afterwards whether what it sent is still the newest, and
-/// sends again if not, so the last word is the right one.
+/// Two concurrent changes may reach LiteLLM in either order. Each checks afterwards whether the version that it has
+/// sent is still the newest, and sends again if not, so LiteLLM ends with the newest.
 pub async fn team(mut desired: DesiredTeam) -> Result<()> {
     let hashes: Vec<String> =
         desired.keys.iter().map(|key| &key.hash).chain(&desired.revoked).cloned().collect();
@@ -60,11 +61,11 @@ pub async fn team(mut desired: DesiredTeam) -> Result<()> {
         }
         desired = function!(litellm_desired_team(p_team_id: &desired.team_id)).run().await?;
     }
-    // Whoever changes the team that often sends it to LiteLLM, too.
+    // Those who change the team so often synchronize it too.
     Err(Error::unavailable("LiteLLM"))
 }
 
-/// Writes down that LiteLLM has this version, and that these keys are gone there; answers the newest version.
+/// Records that LiteLLM has this version, and that these keys are deleted there. Returns the newest version.
 pub async fn record(team_id: &TeamId, version: i64, revoked: Vec<String>) -> Result<i64> {
     function!(litellm_synced(p_team_id: team_id, p_version: version, p_revoked: revoked)).run().await
 }

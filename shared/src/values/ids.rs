@@ -1,4 +1,4 @@
-//! Ids: each kind has a type of its own, so that none can stand in another's place.
+//! Ids. Each kind has a type of its own, so that no id can be used in place of another.
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::fmt;
@@ -8,7 +8,7 @@ use utoipa::{
 };
 use uuid::Uuid;
 
-/// Ids and names that a caller chooses: 1 to 128 of `A-Z a-z 0-9 _ . -`.
+/// Defines ids and names that a caller chooses: 1 to 128 of `A-Z a-z 0-9 _ . -`.
 macro_rules! chosen {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => { $(
         $(#[$doc])*
@@ -17,7 +17,7 @@ macro_rules! chosen {
         pub struct $name(String);
 
         impl $name {
-            /// The text of it.
+            /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -58,15 +58,15 @@ macro_rules! chosen {
 }
 
 chosen! {
-    /// An organization, which teams belong to.
+    /// The id of an organization, which teams belong to.
     OrganizationId,
-    /// A team, which has credits, keys and model groups.
+    /// The id of a team, which has credits, keys and model groups.
     TeamId,
-    /// A model group.
+    /// The name of a model group.
     GroupName,
-    /// An access group, which is a named set of model groups.
+    /// The name of an access group, which is a named set of model groups.
     AccessGroupName,
-    /// An organization in LiteLLM.
+    /// The id of an organization in LiteLLM.
     LiteLlmOrganizationId,
 }
 
@@ -93,13 +93,13 @@ impl OrganizationId {
 }
 
 impl TeamId {
-    /// An id that no other team has.
+    /// An id made from a UUID, which no other team has.
     pub fn generated(unique: Uuid) -> Self {
         Self(format!("team_{}", unique.simple()))
     }
 }
 
-/// Ids that this API makes: UUIDs.
+/// Defines ids that this API generates: UUIDs.
 macro_rules! made {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => { $(
         $(#[$doc])*
@@ -109,7 +109,7 @@ macro_rules! made {
         pub struct $name(pub Uuid);
 
         impl $name {
-            /// A new one. Later ones are greater: it is a UUID of version 7.
+            /// A new id: a UUID of version 7, so later ids are greater.
             pub fn new_v7() -> Self {
                 Self(Uuid::now_v7())
             }
@@ -124,11 +124,11 @@ macro_rules! made {
 }
 
 made! {
-    /// A job.
+    /// The id of a job.
     JobId,
-    /// A call, also LiteLLM's id for it.
+    /// The id of a call, under which LiteLLM records it too.
     CallId,
-    /// A virtual key; not the key itself.
+    /// The id of a virtual key; not the key itself.
     KeyId,
 }
 

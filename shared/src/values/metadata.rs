@@ -1,11 +1,11 @@
-//! JSON that a caller stores with a thing.
+//! JSON that a caller stores with an object of the API.
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// Any JSON object of up to 16 KiB, kept as the text it came as. Its strings are text, so they hold neither U+0000 nor unpaired
-/// surrogates.
+/// A JSON object of up to 16 KiB, kept as the text in which it arrived. Its strings must be storable by PostgreSQL:
+/// without U+0000 and unpaired surrogates.
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
 pub struct Metadata(Box<RawValue>);
@@ -21,7 +21,7 @@ impl Default for Metadata {
 }
 
 impl<'de> Deserialize<'de> for Metadata {
-    /// `null` is read as the empty object.
+    /// Reads an object; `null` is read as the empty object.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         match raw.get() {
@@ -35,7 +35,7 @@ impl<'de> Deserialize<'de> for Metadata {
     }
 }
 
-/// Refuses JSON whose strings are no text to PostgreSQL.
+/// Refuses JSON whose strings PostgreSQL can't store.
 pub fn check_storable(json: &RawValue) -> Result<(), &'static str> {
     if is_storable(json.get()) {
         Ok(())
@@ -44,8 +44,8 @@ pub fn check_storable(json: &RawValue) -> Result<(), &'static str> {
     }
 }
 
-/// Whether the strings of this JSON are text to PostgreSQL. Only an escape can bring in what is none: U+0000, or half of a pair
-/// of surrogates.
+/// Whether PostgreSQL can store the strings of this JSON. Only an escape can stand for what it can't store: U+0000, or
+/// one half of a surrogate pair.
 fn is_storable(json: &str) -> bool {
     let code_unit = |escape: &str| u16::from_str_radix(escape.get(2..6)?, 16).ok();
     let mut rest = json;

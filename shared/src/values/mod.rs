@@ -1,7 +1,7 @@
-//! Values that are valid once they exist. Reading one from JSON or from a path is its validation: a failure says what is wrong and what
-//! is allowed, and becomes a 400 that names the field.
+//! Values that are valid once they exist. Reading one from JSON or from a path validates it: the failure says what is
+//! wrong and what is allowed, and becomes a 400 that names the field.
 //!
-//! Uses nothing of this crate. Everything else may use it.
+//! Uses no other module of this crate. All other modules may use it.
 
 mod ids;
 mod metadata;

@@ -5,12 +5,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::value::RawValue;
 use std::{fmt, str::FromStr};
 
-/// US dollars. In JSON a number, read from and written as its decimal text, so that no digit passes through a float.
+/// An amount in US dollars. In JSON it is a number, read from and written as its decimal text, so that no digit passes
+/// through a float.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Usd(pub Decimal);
 
 impl Usd {
-    /// Nothing.
+    /// No money.
     pub const ZERO: Usd = Usd(Decimal::ZERO);
 
     /// The sum.
@@ -18,10 +19,10 @@ impl Usd {
         Usd(self.0.saturating_add(other.0))
     }
 
-    /// Reads a decimal number, in scientific notation too: LiteLLM prints costs as Python prints floats (`1.32e-05`).
+    /// Reads a decimal number, also in scientific notation: LiteLLM prints costs as Python prints floats (`1.32e-05`).
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        // Of more decimals than a `Decimal` holds, which are 28, the last ones are rounded.
+        // A number with more than the 28 decimals of a `Decimal` is rounded.
         Decimal::from_str_exact(text)
             .or_else(|_| Decimal::from_scientific(text))
             .or_else(|_| text.parse())
@@ -29,7 +30,8 @@ impl Usd {
             .map(Self)
     }
 
-    /// [`Usd::parse`] of a text that is so short that no digit of it is rounded away: a caller's number is taken as it is or not at all.
+    /// [`Usd::parse`] of a text that is short enough to be read without rounding: a caller's number is accepted exactly
+    /// or not at all.
     pub fn parse_exactly(text: &str) -> Option<Self> {
         Usd::parse(text).filter(|_| text.len() <= 28)
     }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 #[serde(transparent)]
 pub struct Whole<const MIN: i64, const MAX: i64>(i64);
 
-/// A number of credits that may be none: 0 to 1,000,000,000.
+/// A number of credits that may be 0: 0 to 1,000,000,000.
 pub type CreditCount = Whole<0, 1_000_000_000>;
 
 /// A number of credits to add: 1 to 1,000,000,000.
@@ -20,7 +20,7 @@ pub type Amount = Whole<1, 1_000_000_000>;
 pub type Limit = Whole<1, 1_000_000_000>;
 
 impl<const MIN: i64, const MAX: i64> Whole<MIN, MAX> {
-    /// A number that is known to be in the range when this is compiled.
+    /// A number that is checked at compile time to be in the range.
     pub const fn new(number: i64) -> Self {
         assert!(MIN <= number && number <= MAX);
         Self(number)
@@ -31,17 +31,17 @@ impl<const MIN: i64, const MAX: i64> Whole<MIN, MAX> {
         self.0
     }
 
-    /// The number where PostgreSQL takes an `integer`: types with a greater `MAX` have no such parameters.
+    /// The number for a parameter of PostgreSQL's type `integer`. Types with a greater `MAX` have no such parameters.
     pub fn as_i32(self) -> i32 {
         i32::try_from(self.0).unwrap_or(i32::MAX)
     }
 
-    /// All of them, from the smallest on.
+    /// All numbers of the range, ascending.
     pub fn all() -> impl Iterator<Item = Self> {
         (MIN..=MAX).map(Self)
     }
 
-    /// Reads it from text, as it stands in a query.
+    /// Reads the number from text, as it stands in a query.
     pub fn from_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().ok().and_then(Self::checked).ok_or_else(|| D::Error::custom(expected(MIN, MAX)))
@@ -64,7 +64,8 @@ impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Whole<MIN, MAX> {
     }
 }
 
-/// The whole number that a JSON number is, with a fraction of zero or without (`100.0` is 100: one guide sends amounts so).
+/// The whole number that a JSON number is, with a fraction of zero or without one: `100.0` is 100, which some clients
+/// send.
 pub fn whole(json: &str) -> Option<i64> {
     Usd::parse_exactly(json).filter(|number| number.0.fract().is_zero()).and_then(|number| number.0.to_i64())
 }

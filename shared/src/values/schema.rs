@@ -1,4 +1,4 @@
-//! What the documentation says of the values.
+//! The OpenAPI schemas of the values.
 
 use super::{Metadata, Prose, Text, Usd, Whole};
 use serde_json::json;
@@ -17,7 +17,7 @@ fn of(kind: Type) -> ObjectBuilder {
 
 impl<const MAX: usize> PartialSchema for Text<MAX> {
     fn schema() -> RefOr<Schema> {
-        // No control characters, and not all of it blank.
+        // No control characters, and at least one character that is not a space.
         let pattern =
             r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
         of(Type::String).min_length(Some(1)).max_length(Some(MAX)).pattern(Some(pattern)).into()
@@ -46,7 +46,7 @@ impl ToSchema for Prose {
     }
 }
 
-/// An id or a name that a caller chooses.
+/// The schema of an id or a name that a caller chooses.
 pub(super) fn chosen() -> RefOr<Schema> {
     of(Type::String)
         .pattern(Some("^[A-Za-z0-9_.-]{1,128}$"))

@@ -3,15 +3,15 @@
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::fmt;
 
-/// Text of 1 to `MAX` characters without control characters.
+/// Text of 1 to `MAX` characters, not all of them blank, without control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Text<const MAX: usize>(String);
 
-/// A short free text: types, purposes, user ids, aliases.
+/// A short text, such as a type, a purpose, a user id or an alias: 1 to 200 characters.
 pub type Label = Text<200>;
 
-/// A name for people.
+/// A name for people: 1 to 500 characters.
 pub type Name = Text<500>;
 
 impl<const MAX: usize> Text<MAX> {
@@ -46,13 +46,13 @@ impl<const MAX: usize> fmt::Display for Text<MAX> {
     }
 }
 
-/// Text of 1 to 10,000 characters of any kind but U+0000: descriptions, reasons, what a program caught.
+/// Text of 1 to 10,000 characters, not all of them blank, without U+0000: a description, a reason or an error message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Prose(String);
 
 impl Prose {
-    /// For a field in which blank text counts as none: programs send what they caught, which may say nothing.
+    /// Reads a field in which blank text counts as none: programs send error messages, which may be blank.
     pub fn unless_blank<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?.filter(|text| !text.trim().is_empty());
         text.map(Self::try_from).transpose().map_err(D::Error::custom)

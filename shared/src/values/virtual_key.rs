@@ -3,28 +3,28 @@
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-/// A virtual key in plain text, as the caller sent it or LiteLLM made it. Not printed by `Debug`, and gone from memory when it is
-/// dropped.
+/// A virtual key in plain text, as the caller sent it or LiteLLM generated it. `Debug` does not print it, and it is
+/// erased from memory when it is dropped.
 #[derive(Debug, Clone)]
 pub struct VirtualKey(SecretString);
 
 impl VirtualKey {
-    /// Takes a key as it is.
+    /// Takes a key without checking it.
     pub fn new(key: String) -> Self {
         Self(key.into())
     }
 
-    /// The key itself: for LiteLLM, and for the one answer that shows it.
+    /// The key itself: for LiteLLM, and for the only response that shows it.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// Its SHA-256, which is what is stored.
+    /// The key's SHA-256, which is stored in place of the key.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.expose()).into()
     }
 
-    /// Its last four characters, by which people tell keys apart.
+    /// The key's last four characters, by which people can tell keys apart.
     pub fn hint(&self) -> String {
         let skipped = self.expose().chars().count().saturating_sub(4);
         self.expose().chars().skip(skipped).collect()

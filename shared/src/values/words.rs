@@ -1,4 +1,4 @@
-//! The closed sets of words that the API speaks in: statuses, modes, kinds.
+//! The closed sets of words in the API: statuses, modes, kinds.
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -82,89 +82,89 @@ words! {
         Pending = "pending",
         /// At least one call has been made in it.
         InProgress = "in_progress",
-        /// It ended well.
+        /// It ended successfully.
         Completed = "completed",
-        /// It failed, and costs nothing.
+        /// It failed. No credits are deducted.
         Failed = "failed",
-        /// Somebody called it off, and it costs nothing.
+        /// It was cancelled. No credits are deducted.
         Cancelled = "cancelled",
-        /// Its deadline passed, and it costs nothing.
+        /// Its deadline passed. No credits are deducted.
         Expired = "expired",
     }
 
     /// How a caller can end a job.
     FinalStatus {
-        /// It ended well, and is charged unless one of its calls failed.
+        /// It ended successfully. Credits are deducted unless one of its calls failed.
         Completed = "completed",
-        /// It failed, and costs nothing.
+        /// It failed. No credits are deducted.
         Failed = "failed",
-        /// It was called off, and costs nothing.
+        /// It was cancelled. No credits are deducted.
         Cancelled = "cancelled",
     }
 
     /// Where a call stands.
     CallStatus {
-        /// It is under way.
+        /// It has not ended.
         Open = "open",
         /// A model answered.
         Succeeded = "succeeded",
         /// No model answered.
         Failed = "failed",
-        /// The caller left, or its job ended first.
+        /// The caller closed the connection, or the job ended first.
         Cancelled = "cancelled",
-        /// Nobody wrote its end before its deadline.
+        /// Its end was not recorded before its deadline.
         Abandoned = "abandoned",
     }
 
     /// Whether a team's keys work.
     TeamStatus {
-        /// They work.
+        /// The keys work.
         Active = "active",
-        /// They are refused until the team is resumed.
+        /// The keys are refused until the team is resumed.
         Suspended = "suspended",
     }
 
     /// Whether an organization or a group is in use.
     GroupStatus {
-        /// It is.
+        /// It is in use.
         Active = "active",
     }
 
-    /// Whether work goes on without credits. `hard_limit` and `soft_limit` are accepted, too.
+    /// Whether jobs can be created without available credits. `hard_limit` and `soft_limit` are accepted too.
     BudgetMode {
-        /// Without a credit no job is created.
+        /// A job can be created only while a credit is available.
         Hard = "hard" | "hard_limit",
         /// The balance may go below zero, as far as `credit_limit` allows.
         Soft = "soft" | "soft_limit",
     }
 
-    /// What a job costs.
+    /// How the credits for a job are counted.
     BillingMode {
-        /// One credit, however many calls it has.
+        /// One credit for a job, whatever the number of its calls.
         JobBased = "job_based",
-        /// What LiteLLM charged for its calls, in credits, rounded up; at least one credit.
+        /// The cost of its calls in LiteLLM, converted to credits and rounded up; at least one credit.
         ConsumptionUsd = "consumption_usd",
-        /// The tokens of its calls, in credits, rounded up; at least one credit.
+        /// The tokens of its calls, converted to credits and rounded up; at least one credit.
         ConsumptionTokens = "consumption_tokens",
     }
 
     /// Why a balance changed.
     TransactionType {
-        /// Credits were added by the admin.
+        /// The admin added credits.
         Allocation = "allocation",
         /// A job was charged.
         Deduction = "deduction",
-        /// A charge was given back.
+        /// A charge was refunded.
         Refund = "refund",
         /// The admin corrected the balance, in either direction.
         Adjustment = "adjustment",
-        /// Credits were added by an automatic refill.
+        /// An automatic refill added credits.
         Refill = "refill",
-        /// Credits ran out of time.
+        /// Credits expired.
         Expiry = "expiry",
     }
 
-    /// How often credits are refilled. Months are counted from the start: what began on a 31st comes on the last day of shorter months.
+    /// How often credits are refilled. A monthly refill of the 31st comes on the last day of shorter months.
     RefillPeriod {
         /// Every day.
         Daily = "daily",

@@ -47,7 +47,7 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    /// Starts one.
+    /// Starts an application with the default options.
     pub async fn start() -> Self {
         Self::start_with(Options::default()).await
     }
@@ -82,7 +82,8 @@ impl TestApp {
         Self { database, litellm, running, http: reqwest::Client::new(), logs }
     }
 
-    /// The stand-in, for tests that look into it or make it fail. `None` against a real LiteLLM: such a test returns, having said so.
+    /// The stand-in, for tests that look into it or make it fail. `None` against a real LiteLLM: such a test returns,
+    /// having said so.
     pub fn stand_in(&self) -> Option<&StandIn> {
         if self.litellm.is_none() {
             eprintln!("skipped: this test needs the stand-in, and LITELLM_URL names a real LiteLLM");

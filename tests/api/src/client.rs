@@ -17,8 +17,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Somebody without a key, at `base` (`http://127.0.0.1:PORT`), whose every request has a connection of its own: for servers that
-    /// may be gone the next moment.
+    /// Somebody without a key, at `base` (`http://127.0.0.1:PORT`), whose every request has a connection of its own:
+    /// for servers that may be gone the next moment.
     pub fn new(base: String) -> Self {
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
         Self { http, base, identity: None }
@@ -154,7 +154,8 @@ impl Sse {
         Self { status, headers, body, unread: String::new() }
     }
 
-    /// The next event or comment as its lines, without the blank line that ends it. `None` at the end of the body, or where it breaks.
+    /// The next event or comment as its lines, without the blank line that ends it. `None` at the end of the body, or
+    /// where it breaks.
     pub async fn next(&mut self) -> Option<String> {
         loop {
             if let Some((event, rest)) = self.unread.split_once("\n\n") {

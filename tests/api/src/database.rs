@@ -19,7 +19,7 @@ const APPLICATION: (&str, &str) = ("llm_jobs_test", "llm-jobs-test");
 static TEMPLATE: OnceCell<String> = OnceCell::const_new();
 
 impl Database {
-    /// Makes one.
+    /// Creates a database.
     pub async fn create() -> Result<Self> {
         let server = server()?;
         let template = TEMPLATE.get_or_try_init(|| make_template(&server)).await?;
@@ -51,14 +51,16 @@ impl Database {
         connect(&self.config).await.expect("a connection")
     }
 
-    /// Every row of every table as text, so that a test can see that nothing changed. When keys were last used is left out.
+    /// Every row of every table as text, so that a test can see that nothing changed. When keys were last used is left
+    /// out.
     pub async fn everything(&self) -> String {
         let tables = "SELECT quote_ident(relname) FROM pg_stat_user_tables ORDER BY 1";
         let mut all = String::new();
         for table in self.client.query(tables, &[]).await.expect("the tables") {
             let table: String = table.get(0);
             let rows = format!(
-                "SELECT coalesce(string_agg((to_jsonb(t) - 'last_used_at')::text, E'\\n' ORDER BY t::text), '') FROM {table} AS t"
+                "SELECT coalesce(string_agg((to_jsonb(t) - 'last_used_at')::text, E'\\n' ORDER BY t::text), '') \
+                 FROM {table} AS t"
             );
             let rows: String = self.client.query_one(&rows, &[]).await.expect("its rows").get(0);
             all.push_str(&format!("-- {table}\n{rows}\n"));

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for something before it takes it for something that never happens: much longer than it takes, so that a
-/// machine with much else to do passes too.
+/// How long a test waits for something before it takes it for something that never happens: much longer than it takes,
+/// so that a machine with much else to do passes too.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks again and again until there is an answer; fails the test when there is none after [`PATIENCE`].

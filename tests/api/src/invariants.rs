@@ -13,7 +13,8 @@ const INVARIANTS: [(&str, &str); 18] = [
     (
         "every ledger row continues the one before",
         "SELECT team_id, entry FROM (SELECT team_id, entry, balance_after - change AS before,
-             lag(balance_after, 1, 0::bigint) OVER w AS previous, row_number() OVER w AS position FROM credit_transactions
+             lag(balance_after, 1, 0::bigint) OVER w AS previous, row_number() OVER w AS position
+             FROM credit_transactions
              WINDOW w AS (PARTITION BY team_id ORDER BY entry)) AS rows WHERE before <> previous OR entry <> position",
     ),
     (
@@ -40,13 +41,19 @@ const INVARIANTS: [(&str, &str); 18] = [
         "no call is open in a job that has been completed",
         "SELECT call_id FROM calls c JOIN jobs j USING (job_id) WHERE c.status = 'open' AND j.completion IS NOT NULL",
     ),
-    ("no call is open past its deadline unseen", "SELECT call_id FROM calls WHERE status = 'open' AND deadline <= now()"),
+    (
+        "no call is open past its deadline unseen",
+        "SELECT call_id FROM calls WHERE status = 'open' AND deadline <= now()",
+    ),
     (
         "a job has cost the credits that its terms say of what was known when it was completed",
         "SELECT job_id, charged, t.* FROM terms t JOIN (
-             SELECT job_id, terms_id, -change AS charged, coalesce((completion #>> '{costs,total_cost_usd}')::numeric, 0) AS cost_usd,
-                    (completion #>> '{costs,total_tokens}')::numeric AS tokens, (completion ->> 'credits_charged')::bigint AS told
-             FROM credit_transactions JOIN jobs USING (job_id) WHERE transaction_type = 'deduction') AS j USING (terms_id)
+             SELECT job_id, terms_id, -change AS charged,
+                    coalesce((completion #>> '{costs,total_cost_usd}')::numeric, 0) AS cost_usd,
+                    (completion #>> '{costs,total_tokens}')::numeric AS tokens,
+                    (completion ->> 'credits_charged')::bigint AS told
+             FROM credit_transactions JOIN jobs USING (job_id)
+             WHERE transaction_type = 'deduction') AS j USING (terms_id)
          WHERE charged <> told OR charged <> greatest(1, CASE billing_mode
              WHEN 'consumption_usd' THEN ceil(cost_usd * credits_per_dollar)
              WHEN 'consumption_tokens' THEN ceil(tokens / tokens_per_credit) ELSE 1 END)",
@@ -72,11 +79,13 @@ const INVARIANTS: [(&str, &str); 18] = [
     ),
     (
         "the sums on a job are those of its calls",
-        "(SELECT job_id, total_calls, successful_calls, failed_calls, priced_calls, timed_calls, total_tokens, known_cost_usd,
+        "(SELECT job_id, total_calls, successful_calls, failed_calls, priced_calls, timed_calls, total_tokens,
+         known_cost_usd,
                  total_latency_ms FROM jobs)
          EXCEPT
          (SELECT job_id, count(call_id), count(*) FILTER (WHERE c.status = 'succeeded'),
-                 count(*) FILTER (WHERE c.status = 'failed'), count(cost_usd), count(latency_ms), coalesce(sum(c.total_tokens), 0),
+                 count(*) FILTER (WHERE c.status = 'failed'), count(cost_usd), count(latency_ms),
+                 coalesce(sum(c.total_tokens), 0),
                  coalesce(sum(cost_usd), 0), coalesce(sum(latency_ms), 0)
           FROM jobs LEFT JOIN calls c USING (job_id) GROUP BY job_id)",
     ),
@@ -85,13 +94,17 @@ const INVARIANTS: [(&str, &str); 18] = [
         "WITH recount AS (
              SELECT j.team_id, job_day(j.job_id) AS day, j.job_type,
                     count(*) FILTER (WHERE j.status IN ('pending', 'in_progress')) AS open_jobs,
-                    count(*) FILTER (WHERE j.status = 'completed') AS completed, count(*) FILTER (WHERE j.status = 'failed') AS failed,
-                    count(*) FILTER (WHERE j.status = 'cancelled') AS cancelled, count(*) FILTER (WHERE j.status = 'expired') AS expired,
+                    count(*) FILTER (WHERE j.status = 'completed') AS completed,
+                    count(*) FILTER (WHERE j.status = 'failed') AS failed,
+                    count(*) FILTER (WHERE j.status = 'cancelled') AS cancelled,
+                    count(*) FILTER (WHERE j.status = 'expired') AS expired,
                     count(x.change) AS charged_jobs, coalesce(-sum(x.change), 0) AS credits_charged,
-                    coalesce(sum(j.revenue_usd), 0) AS revenue_usd, sum(c.calls) AS calls, sum(c.priced_calls) AS priced_calls,
+                    coalesce(sum(j.revenue_usd), 0) AS revenue_usd, sum(c.calls) AS calls,
+                    sum(c.priced_calls) AS priced_calls,
                     sum(c.tokens) AS tokens, sum(c.cost_usd) AS cost_usd
              FROM jobs j LEFT JOIN credit_transactions x ON x.job_id = j.job_id AND x.transaction_type = 'deduction',
-                  LATERAL (SELECT count(ended_at) AS calls, count(cost_usd) AS priced_calls, coalesce(sum(total_tokens), 0) AS tokens,
+                  LATERAL (SELECT count(ended_at) AS calls, count(cost_usd) AS priced_calls,
+                                  coalesce(sum(total_tokens), 0) AS tokens,
                                   coalesce(sum(cost_usd), 0) AS cost_usd FROM calls c WHERE c.job_id = j.job_id) AS c
              GROUP BY j.team_id, day, j.job_type)
          SELECT u.*, r.* FROM usage_days u FULL JOIN recount r USING (team_id, day, job_type)
@@ -104,7 +117,8 @@ const INVARIANTS: [(&str, &str); 18] = [
     (
         "usage by model equals a recount of calls",
         "WITH recount AS (
-             SELECT team_id, job_day(job_id) AS day, coalesce(attempts -> -1 ->> 'model', 'unknown') AS model, count(*) AS requests,
+             SELECT team_id, job_day(job_id) AS day, coalesce(attempts -> -1 ->> 'model', 'unknown') AS model,
+                    count(*) AS requests,
                     sum(total_tokens) AS tokens, coalesce(sum(cost_usd), 0) AS cost_usd
              FROM calls WHERE latency_ms IS NOT NULL GROUP BY 1, 2, 3)
          SELECT u.*, r.* FROM usage_models u FULL JOIN recount r USING (team_id, day, model)
@@ -112,7 +126,8 @@ const INVARIANTS: [(&str, &str); 18] = [
     ),
     (
         "the totals of jobs equal a recount",
-        "(SELECT coalesce(sum(created), 0), coalesce(sum(completed), 0), coalesce(sum(failed), 0), coalesce(sum(cancelled), 0),
+        "(SELECT coalesce(sum(created), 0), coalesce(sum(completed), 0), coalesce(sum(failed), 0),
+         coalesce(sum(cancelled), 0),
                  coalesce(sum(expired), 0) FROM job_totals)
          EXCEPT
          (SELECT count(*), count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'),
@@ -122,11 +137,13 @@ const INVARIANTS: [(&str, &str); 18] = [
         "the totals of calls equal a recount",
         "WITH totals AS (
              SELECT model_group, sum(succeeded) AS succeeded, sum(failed) AS failed, sum(cancelled) AS cancelled,
-                    sum(abandoned) AS abandoned, sum(tokens) AS tokens, sum(cost_usd) AS cost_usd, sum(latency_ms) AS latency_ms
+                    sum(abandoned) AS abandoned, sum(tokens) AS tokens, sum(cost_usd) AS cost_usd,
+                    sum(latency_ms) AS latency_ms
              FROM call_totals GROUP BY model_group),
          recount AS (
              SELECT model_group, count(*) FILTER (WHERE status = 'succeeded') AS succeeded,
-                    count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
+                    count(*) FILTER (WHERE status = 'failed') AS failed,
+                    count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
                     count(*) FILTER (WHERE status = 'abandoned') AS abandoned, sum(total_tokens) AS tokens,
                     coalesce(sum(cost_usd), 0) AS cost_usd, coalesce(sum(latency_ms), 0) AS latency_ms
              FROM calls WHERE status <> 'open' GROUP BY model_group)
@@ -136,15 +153,18 @@ const INVARIANTS: [(&str, &str); 18] = [
     ),
     (
         "the histogram of latencies equals a recount",
-        "(SELECT model_group, place, sum(number) FROM call_totals, unnest(latency_counts) WITH ORDINALITY AS c (number, place)
+        "(SELECT model_group, place, sum(number)
+         FROM call_totals, unnest(latency_counts) WITH ORDINALITY AS c (number, place)
           GROUP BY model_group, place HAVING sum(number) > 0)
          EXCEPT
-         (SELECT model_group, (SELECT count(*) + 1 FROM unnest(latency_bounds()) AS bound WHERE bound < latency_ms) AS place, count(*)
+         (SELECT model_group, (SELECT count(*) + 1 FROM unnest(latency_bounds()) AS bound
+                               WHERE bound < latency_ms) AS place, count(*)
           FROM calls WHERE latency_ms IS NOT NULL GROUP BY model_group, place)",
     ),
     (
         "no transaction is left open",
-        "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'",
+        "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database() \
+         AND state LIKE 'idle in transaction%'",
     ),
 ];
 

@@ -15,8 +15,8 @@ pub struct Python {
 }
 
 impl Python {
-    /// The environment with these packages, of which a version may be asked for (`requests==2.32`). `folder` holds the environments:
-    /// `env!("CARGO_TARGET_TMPDIR")`. Fails the test, saying what is missing, if it can't be made.
+    /// The environment with these packages, of which a version may be asked for (`requests==2.32`). `folder` holds the
+    /// environments: `env!("CARGO_TARGET_TMPDIR")`. Fails the test, saying what is missing, if it can't be made.
     pub async fn with(folder: &str, packages: &[&str]) -> Self {
         static MAKING: Mutex<()> = Mutex::const_new(());
         let environment = Path::new(folder).join(format!("python-{}", packages.join("+")));
@@ -50,7 +50,8 @@ impl Python {
     }
 }
 
-/// Runs a program to its end and gives what it said; `Err` is the same of one that failed. Fails the test after `limit`.
+/// Runs a program to its end and gives what it said; `Err` is the same of one that failed. Fails the test after
+/// `limit`.
 pub async fn run(command: &mut Command, limit: Duration) -> Result<String, String> {
     let done = timeout(limit, command.output()).await.expect("in time").expect("a program that runs");
     if done.status.success() { Ok(text(&done)) } else { Err(text(&done)) }

@@ -26,7 +26,8 @@ impl Default for Setup {
 
 /// An application of a test's own.
 ///
-/// Between its hosts and PostgreSQL is one proxy, between them and the LiteLLM stand-in another; the test itself reaches all directly.
+/// Between its hosts and PostgreSQL is one proxy, between them and the LiteLLM stand-in another; the test itself
+/// reaches all directly.
 pub struct Application {
     /// Its hosts.
     pub hosts: Vec<HostProcess>,
@@ -43,7 +44,7 @@ pub struct Application {
 }
 
 impl Application {
-    /// Starts the usual one.
+    /// Starts an application with the default setup.
     pub async fn start() -> Self {
         Self::start_with(Setup::default()).await
     }
@@ -128,8 +129,8 @@ impl Application {
         .await;
     }
 
-    /// Shows that nobody has to lend a hand after a fault that is over: within half a minute a new team's job works, with a buffered
-    /// and a streamed call, at every host. Then checks the invariants.
+    /// Shows that nobody has to lend a hand after a fault that is over: within half a minute a new team's job works,
+    /// with a buffered and a streamed call, at every host. Then checks the invariants.
     #[track_caller]
     pub fn recovers(&self) -> impl Future<Output = ()> {
         let check = self.database.check_invariants();

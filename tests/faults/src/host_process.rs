@@ -21,8 +21,8 @@ use tempfile::TempDir;
 /// The first start after a build compiles every component to machine code.
 const START_LIMIT: Duration = Duration::from_secs(180);
 
-/// The project's own host, serving `spin.toml` with a key-value store of its own. It may be killed, and starts again on the same port
-/// with the same store. Dropping it kills it.
+/// The project's own host, serving `spin.toml` with a key-value store of its own. It may be killed, and starts again on
+/// the same port with the same store. Dropping it kills it.
 pub struct HostProcess {
     // Dropped before the folder.
     keeper: Keeper<Kept>,

@@ -8,8 +8,8 @@ type Order<T> = Box<dyn FnOnce(&mut T) + Send>;
 
 /// Something that is made, used and dropped on one thread, which lasts as long as it.
 ///
-/// Programs that [`private_postgres::processes`] starts end with the thread that started them, and working with them blocks; both makes
-/// a test's own threads unfit.
+/// Programs that [`private_postgres::processes`] starts end with the thread that started them, and working with them
+/// blocks; both makes a test's own threads unfit.
 pub(crate) struct Keeper<T> {
     orders: Option<mpsc::Sender<Order<T>>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -34,7 +34,7 @@ impl<T: 'static> Keeper<T> {
         Ok(Self { orders: Some(orders), thread: Some(thread) })
     }
 
-    /// Does something with it.
+    /// Runs `work` on the value, in the thread that owns it.
     pub async fn with<R: Send + 'static>(&self, work: impl FnOnce(&mut T) -> R + Send + 'static) -> R {
         let (done, is_done) = oneshot::channel();
         let order: Order<T> = Box::new(move |kept| drop(done.send(work(kept))));

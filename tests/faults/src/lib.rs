@@ -1,7 +1,9 @@
 //! Faults, for tests that show what survives them.
 //!
-//! * [`Proxy`] stands in front of a server and refuses, ignores, resets, stalls or delays its connections, or cuts them at any byte.
-//! * [`Postgres`] is a PostgreSQL of a test's own, which can be killed, frozen and started again, also on a disk that gets full.
+//! * [`Proxy`] stands in front of a server and refuses, ignores, resets, stalls or delays its connections, or cuts them
+//!   at any byte.
+//! * [`Postgres`] is a PostgreSQL of a test's own, which can be killed, frozen and started again, also on a disk that
+//!   gets full.
 //! * [`HostProcess`] is the application in a process of its own, which can be killed and started again.
 //! * [`RawServer`] answers everything with the same bytes, whatever they are.
 //! * [`Application`] has all of them in their places: clients – hosts – proxies – PostgreSQL and the LiteLLM stand-in.

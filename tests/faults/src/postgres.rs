@@ -13,7 +13,8 @@ use std::{
 use tempfile::TempDir;
 use tokio_postgres::Config;
 
-/// A server that may be killed, and starts again on the same port with what was committed. Dropping it ends it and removes its data.
+/// A server that may be killed, and starts again on the same port with what was committed. Dropping it ends it and
+/// removes its data.
 pub struct Postgres {
     // Dropped before the folder.
     keeper: Keeper<Kept>,
@@ -32,7 +33,8 @@ struct Kept {
 pub enum Disk {
     /// Where temporary files are.
     Usual,
-    /// On a disk of its own of so many bytes, which [`Postgres::fill_disk`] can fill. Only root can make one, and only on Linux.
+    /// On a disk of its own of so many bytes, which [`Postgres::fill_disk`] can fill. Only root can make one, and only
+    /// on Linux.
     Small(u64),
 }
 
@@ -99,7 +101,7 @@ impl Postgres {
         self.keeper.with(|kept| kept.server.as_ref().map(Server::freeze)).await;
     }
 
-    /// Lets them go on.
+    /// Resumes the frozen processes.
     pub async fn thaw(&self) {
         self.keeper.with(|kept| kept.server.as_ref().map(Server::thaw)).await;
     }
@@ -122,7 +124,7 @@ impl Postgres {
             .await
     }
 
-    /// Gives the space back.
+    /// Frees the space that [`Postgres::fill_disk`] has filled.
     pub async fn free_disk(&self) -> Result<()> {
         let ballast = self.ballast();
         self.keeper.with(move |_| fs::remove_file(&ballast)).await.context("it was not filled")

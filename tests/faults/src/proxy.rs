@@ -36,7 +36,8 @@ pub enum Mode {
     Refuse,
     /// New connections are accepted and reset. Old ones go on.
     Reset,
-    /// Whoever wants a new connection waits for it, as with an address that no packet reaches. Old ones go on. Only on Linux.
+    /// Whoever wants a new connection waits for it, as with an address that no packet reaches. Old ones go on. Only on
+    /// Linux.
     Ignore,
 }
 
@@ -75,7 +76,7 @@ struct State {
     dropped: bool,
 }
 
-/// A cut to come.
+/// A planned cut.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Plan {
     number: u64,
@@ -135,7 +136,8 @@ impl Proxy {
         self.plan(direction, bytes, false);
     }
 
-    /// Takes back what [`cut_once_after`](Self::cut_once_after) or [`cut_each_after`](Self::cut_each_after) has planned.
+    /// Takes back what [`cut_once_after`](Self::cut_once_after) or [`cut_each_after`](Self::cut_each_after) has
+    /// planned.
     pub fn cut_no_more(&self) {
         self.shared.state.send_modify(|state| state.plan = None);
     }
@@ -173,7 +175,7 @@ impl Drop for Proxy {
     }
 }
 
-/// What is at the address.
+/// The state of the proxy's address.
 enum Door {
     Open(TcpListener),
     Shut,

@@ -22,14 +22,14 @@ pub enum After {
     Repeat,
 }
 
-/// An answer.
+/// A scripted answer.
 #[derive(Debug, Clone)]
 pub struct Script {
     /// What is sent once a request has come in.
     pub bytes: Vec<u8>,
     /// Sent in pieces of so many bytes, with so long a pause before each.
     pub pace: Option<(usize, Duration)>,
-    /// What comes then.
+    /// What happens after its last byte.
     pub after: After,
 }
 
@@ -45,12 +45,12 @@ impl Script {
         Self::of(format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}"))
     }
 
-    /// With another end.
+    /// The same answer with another ending.
     pub fn then(self, after: After) -> Self {
         Self { after, ..self }
     }
 
-    /// In pieces.
+    /// The same answer, sent in pieces of so many bytes with a pause after each.
     pub fn paced(self, bytes: usize, pause: Duration) -> Self {
         Self { pace: Some((bytes, pause)), ..self }
     }

@@ -14,7 +14,8 @@ use crate::wit;
 /// How often a guest that only computes lets other work of its thread run.
 const EPOCH: Duration = Duration::from_millis(10);
 
-/// Instances that may live at once in this process, over all applications. Memory is reserved for each as addresses only.
+/// Instances that may live at once in this process, over all applications. Memory is reserved for each as addresses
+/// only.
 const MOST_INSTANCES: u32 = 1000;
 
 /// The engine that all applications of this process share. The first call makes it.

@@ -42,7 +42,8 @@ pub(crate) fn add_route(request: &mut Parts, route: &RouteMatch<'_>, client: Soc
     Ok(())
 }
 
-/// Puts scheme and authority into the URI; the authority comes from it or from the `Host` header, which must not differ.
+/// Puts scheme and authority into the URI; the authority comes from it or from the `Host` header, which must not
+/// differ.
 pub(crate) fn complete_uri<B>(request: &mut Request<B>) -> Result<()> {
     let from_header = request
         .headers()

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 
-/// A component id or the like: words of letters and digits joined by `-`, each starting with a letter and each either all
-/// lower or all upper case.
+/// A component id or the like: words of letters and digits joined by `-`, each starting with a letter and each either
+/// all lower or all upper case.
 pub fn check_kebab(id: &str) -> Result<()> {
     check_words(id, '-', false)
 }

@@ -1,7 +1,7 @@
 //! The life of instances: how many requests each takes, how long it is kept, and what is left behind when it traps.
 //!
-//! wasmtime's `ProxyHandler` does the work, with Spin's answers to its questions. An instance with work after its answers
-//! is kept until that work is done. A trap ends one instance with all that it was doing, and no other.
+//! wasmtime's `ProxyHandler` does the work, with Spin's answers to its questions. An instance with work after its
+//! answers is kept until that work is done. A trap ends one instance with all that it was doing, and no other.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(crate) struct Limits {
 pub(crate) struct Lifetime {
     /// No new work; what is idle ends.
     pub(crate) stopping: CancellationToken,
-    /// Everything ends.
+    /// Everything is stopped.
     pub(crate) stopped: CancellationToken,
     /// All connections and instances that still live.
     pub(crate) alive: TaskTracker,

@@ -13,7 +13,8 @@ use crate::template::Template;
 /// The one key-value store that needs no runtime configuration.
 pub(crate) const DEFAULT_STORE: &str = "default";
 
-/// A manifest that follows all the rules. Keys that Spin does not know are errors, and so are those that this host can't honour.
+/// A manifest that follows all the rules. Keys that Spin does not know are errors, and so are those that this host
+/// can't honour.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manifest {

@@ -139,7 +139,8 @@ impl Server {
         }
     }
 
-    /// The answer to a request; an error closes the connection without one, as Spin does where a request names no host, or two.
+    /// The answer to a request; an error closes the connection without one, as Spin does where a request names no host,
+    /// or two.
     async fn answer(
         self: Arc<Self>,
         mut request: Request<Incoming>,

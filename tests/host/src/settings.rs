@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How to start an application. The defaults are those of `spin up`, but for the port, which is any free one, and for the
-/// key-value store, which is in memory.
+/// How to start an application. The defaults are those of `spin up`, but for the port, which is any free one, and for
+/// the key-value store, which is in memory.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where to listen; port 0 takes a free port, which [`Running::addr`](crate::Running::addr) tells.
@@ -21,7 +21,8 @@ pub struct Settings {
     pub max_instance_reuse_count: usize,
     /// How many requests one instance serves at the same time.
     pub max_instance_concurrent_reuse_count: usize,
-    /// How long a request may take until its answer starts, and how long work after the answer may go on. `None`: for ever.
+    /// How long a request may take until its answer starts, and how long work after the answer may go on. `None`: for
+    /// ever.
     pub request_timeout: Option<Duration>,
     /// How long an instance with nothing to do is kept.
     pub idle_instance_timeout: Duration,
@@ -53,7 +54,7 @@ pub enum Logs {
     /// The standard error of this process.
     #[default]
     Stderr,
-    /// Nowhere.
+    /// Log lines are discarded.
     Discard,
     /// Appended to a buffer that the caller keeps and can read at any time.
     Memory(Arc<Mutex<Vec<u8>>>),

@@ -192,8 +192,8 @@ fn allows(models: &[String], model: &str) -> bool {
 
 fn model_denied(model: &str, kind: &str) -> ApiError {
     let message = format!(
-        "The requested model '{model}' is not available for this API key, or the model name is invalid. Check the models \
-         available to you and try again."
+        "The requested model '{model}' is not available for this API key, or the model name is invalid. Check the \
+         models available to you and try again."
     );
     ApiError::new(403, kind, message).param("model")
 }

@@ -64,8 +64,8 @@ const NORMAL: Behaviour = Behaviour {
     refused: false,
 };
 
-const MARKS: &str = "status, code, retry_after, first_ms, delay_ms, chunks, chunk_bytes, clock, finish, usage, prompt_tokens, \
-                     completion_tokens, cut_after, end_after, error_after, stall_after";
+const MARKS: &str = "status, code, retry_after, first_ms, delay_ms, chunks, chunk_bytes, clock, finish, usage, \
+                     prompt_tokens, completion_tokens, cut_after, end_after, error_after, stall_after";
 
 static MARK: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\[\[(\w+)=([^\]]*)\]\]").expect("the pattern is a constant"));

@@ -118,8 +118,8 @@ fn requested_model(body: &Value) -> Result<&'static Model, ApiError> {
     let name = body["model"].as_str().unwrap_or("None");
     Model::named(name).ok_or_else(|| {
         let message = format!(
-            "/chat/completions: Invalid model name passed in model={name}. Call `/v1/models` to view available models for \
-             your key."
+            "/chat/completions: Invalid model name passed in model={name}. Call `/v1/models` to view available models \
+             for your key."
         );
         ApiError::new(400, "invalid_request_error", message.as_str())
             .member("provider_specific_fields", json!({"error": message}))
@@ -142,8 +142,9 @@ fn chosen_timeout(model: &Model, headers: &HeaderMap, body: &Value) -> Duration 
 fn order(model: &'static Model, timeout: Duration, body: Value) -> Result<Order, ApiError> {
     if !body["messages"].is_array() {
         let message = format!(
-            "Invalid request format: litellm.APIConnectionError: APIConnectionError: OpenAIException - 'str' object has \
-             no attribute 'get'\n\nLiteLLM: model group '{}' failed with the error above. No fallback was attempted.",
+            "Invalid request format: litellm.APIConnectionError: APIConnectionError: OpenAIException - 'str' object \
+             has no attribute 'get'\n\nLiteLLM: model group '{}' failed with the error above. No fallback was \
+             attempted.",
             model.name
         );
         return Err(ApiError::new(400, "invalid_request_error", message));

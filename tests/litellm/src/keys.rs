@@ -115,8 +115,8 @@ pub(crate) async fn info(
     Ok(Json(json!({"key": asked, "info": info})))
 }
 
-/// `POST /key/update`, by key or hash, or by alias where no key is given: what is named changes, `null` clears, `metadata` is
-/// replaced as a whole.
+/// `POST /key/update`, by key or hash, or by alias where no key is given: what is named changes, `null` clears,
+/// `metadata` is replaced as a whole.
 pub(crate) async fn update(FromApp(app): FromApp<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let fields = admin_fields(&app, &headers, &body, "/key/update")?;
     let key = fields.text("key")?.value();
@@ -185,8 +185,8 @@ fn change(fields: &Fields, record: &mut KeyRecord) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// `POST /key/delete`, by keys or hashes, or by aliases where no key is given. Unknown ones are listed as deleted beside known
-/// ones.
+/// `POST /key/delete`, by keys or hashes, or by aliases where no key is given. Unknown ones are listed as deleted
+/// beside known ones.
 pub(crate) async fn delete(FromApp(app): FromApp<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let fields = admin_fields(&app, &headers, &body, "/key/delete")?;
     let keys = fields.texts("keys")?.value().unwrap_or_default();
@@ -264,6 +264,6 @@ fn unknown_in_database() -> ApiError {
     ApiError::new(404, "not_found_error", "Key not found in database").param("key")
 }
 
-const ENTERPRISE_TAGS: &str = "This feature is only available for LiteLLM Enterprise users: tags. You must be a LiteLLM \
-                               Enterprise user to use this feature. If you have a license please set `LITELLM_LICENSE` in \
-                               your env.";
+const ENTERPRISE_TAGS: &str = "This feature is only available for LiteLLM Enterprise users: tags. You must be a \
+                               LiteLLM Enterprise user to use this feature. If you have a license please set \
+                               `LITELLM_LICENSE` in your env.";

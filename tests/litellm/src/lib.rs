@@ -80,8 +80,8 @@ impl StandIn {
         StandIn::launch(config, State::default(), Journal::keeping())
     }
 
-    /// Starts a server that can run for long: it does not record requests. With a state file it begins with the teams and
-    /// keys that are in it, and saves them there on every change.
+    /// Starts a server that can run for long: it does not record requests. With a state file it begins with the teams
+    /// and keys that are in it, and saves them there on every change.
     ///
     /// # Errors
     /// When the address can't be listened on, or the file can't be written or is there and is no saved state.
@@ -147,7 +147,8 @@ impl StandIn {
     }
 
     /// Lets the next `count` requests to that path answer that status, with LiteLLM's error envelope and no effect.
-    /// `/v1` before a path makes no difference. Faults for one path are used up in the order in which they were planned.
+    /// `/v1` before a path makes no difference. Faults for one path are used up in the order in which they were
+    /// planned.
     pub fn fail_next(&self, path: &str, status: u16, count: usize) {
         self.app.journal().plan(path, status, count);
     }

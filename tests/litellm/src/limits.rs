@@ -11,8 +11,8 @@ use crate::state::State;
 /// How long a window lasts from its first request, in seconds; what `retry-after` says, however much of it is left.
 const WINDOW_SECONDS: i64 = 60;
 
-/// Without a limit of its own, a call reserves so many tokens for its answer, or a quarter of the smallest limit if that is less,
-/// but as many as for its prompt at the least.
+/// Without a limit of its own, a call reserves so many tokens for its answer, or a quarter of the smallest limit if
+/// that is less, but as many as for its prompt at the least.
 const ASSUMED_ANSWER: i64 = 1024;
 
 /// What was used in the current minute.

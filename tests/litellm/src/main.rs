@@ -8,8 +8,8 @@ use clap::Parser;
 use litellm_stand_in::{Config, StandIn};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// A stand-in for the LiteLLM proxy, for tests and a first start. It is not LiteLLM and calls no model: answers echo the
-/// prompt, and prices are those of its configuration.
+/// A stand-in for the LiteLLM proxy, for tests and a first start. It is not LiteLLM and calls no model: answers echo
+/// the prompt, and prices are those of its configuration.
 #[derive(Parser)]
 #[command(name = "litellm-stand-in", version)]
 struct Options {

@@ -87,8 +87,10 @@ pub struct KeyRecord {
 }
 
 /// What every team shows besides its own settings: features that the stand-in does not have.
-const TEAM_CONSTANTS: &str = r#"{"admins":[],"members":[],"team_member_permissions":[],"tpd_limit":null,"soft_budget":null,
-"budget_limits":null,"router_settings":{},"access_group_ids":[],"default_team_member_models":[],"max_parallel_requests":null,
+const TEAM_CONSTANTS: &str = r#"{"admins":[],"members":[],"team_member_permissions":[],"tpd_limit":null,
+"soft_budget":null,
+"budget_limits":null,"router_settings":{},"access_group_ids":[],"default_team_member_models":[],
+"max_parallel_requests":null,
 "model_id":null,"model_spend":{},"model_max_budget":{},"policies":[],"allow_team_guardrail_config":false,
 "litellm_model_table":null,"object_permission":null,"object_permission_id":null,
 "members_with_roles":[{"user_id":"default_user_id","user_email":null,"role":"admin"}]}"#;
@@ -100,8 +102,10 @@ const TEAM_INFO_CONSTANTS: &str = r#"{"team_member_budget_table":null,"access_gr
 "model_max_budget_usage":{}}"#;
 
 /// What every key shows besides its own settings.
-const KEY_CONSTANTS: &str = r#"{"soft_budget_cooldown":false,"aliases":{},"config":{},"router_settings":{},"agent_id":null,
-"project_id":null,"permissions":{},"tpd_limit":null,"allowed_cache_controls":[],"allowed_routes":[],"key_type":"default",
+const KEY_CONSTANTS: &str = r#"{"soft_budget_cooldown":false,"aliases":{},"config":{},"router_settings":{},
+"agent_id":null,
+"project_id":null,"permissions":{},"tpd_limit":null,"allowed_cache_controls":[],"allowed_routes":[],
+"key_type":"default",
 "policies":[],"access_group_ids":[],"model_spend":{},"model_max_budget":{},"budget_fallbacks":{},"budget_id":null,
 "organization_id":null,"object_permission_id":null,"created_by":"default_user_id","updated_by":"default_user_id",
 "rotation_count":0,"auto_rotate":false,"rotation_interval":null,"last_rotation_at":null,"key_rotation_at":null,
@@ -109,13 +113,15 @@ const KEY_CONSTANTS: &str = r#"{"soft_budget_cooldown":false,"aliases":{},"confi
 "object_permission":null,"jwt_key_mappings":null}"#;
 
 /// What the answer to `/key/generate` shows besides the key's own settings.
-const NEW_KEY_CONSTANTS: &str = r#"{"duration":null,"agent_id":null,"budget_limits":null,"allowed_cache_controls":[],"config":{},
+const NEW_KEY_CONSTANTS: &str = r#"{"duration":null,"agent_id":null,"budget_limits":null,"allowed_cache_controls":[],
+"config":{},
 "permissions":{},"model_max_budget":{},"budget_fallbacks":{},"model_rpm_limit":null,"model_tpm_limit":null,
 "mcp_rpm_limit":null,"tag_rpm_limit":null,"guardrails":null,"policies":null,"prompts":null,"aliases":{},
 "object_permission":null,"tpd_limit":null,"default_estimated_output_tokens":null,
 "default_estimated_output_tokens_per_model":null,"budget_id":null,"end_user_budget_id":null,"tags":null,
 "disable_global_guardrails":null,"enable_prompt_caching":null,"throttle_on_budget_exceeded":null,"enforced_params":null,
-"allowed_routes":[],"allowed_passthrough_routes":null,"denied_passthrough_routes":null,"allowed_vector_store_indexes":null,
+"allowed_routes":[],"allowed_passthrough_routes":null,"denied_passthrough_routes":null,
+"allowed_vector_store_indexes":null,
 "rpm_limit_type":null,"tpm_limit_type":null,"router_settings":{"routing_strategy_args":null,"routing_strategy":null,
 "routing_groups":null,"retry_policy":null,"model_group_retry_policy":null,"model_group_affinity_config":null,
 "allowed_fails":null,"cooldown_time":null,"num_retries":null,"timeout":null,"max_retries":null,"retry_after":null,
@@ -231,7 +237,8 @@ impl KeyRecord {
         json!({
             "key_name": self.key_name, "key_alias": self.key_alias, "team_id": self.team_id, "user_id": self.user_id,
             "models": self.models, "max_budget": self.max_budget, "spend": self.spend, "total_spend": self.total_spend,
-            "blocked": self.blocked, "metadata": self.metadata, "rpm_limit": self.rpm_limit, "tpm_limit": self.tpm_limit,
+            "blocked": self.blocked, "metadata": self.metadata, "rpm_limit": self.rpm_limit,
+            "tpm_limit": self.tpm_limit,
             "max_parallel_requests": self.max_parallel_requests, "budget_duration": self.budget_duration,
             "budget_reset_at": zone.json(self.budget_reset_at), "expires": zone.json(self.expires),
             "created_at": zone.text(self.created_at), "updated_at": zone.text(self.updated_at),

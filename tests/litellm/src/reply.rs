@@ -1,4 +1,5 @@
-//! What a model has to say: an echo of the prompt, the arguments of a function call, or what a response format asks for.
+//! What a model has to say: an echo of the prompt, the arguments of a function call, or what a response format asks
+//! for.
 
 use std::io;
 use std::sync::LazyLock;
@@ -65,7 +66,8 @@ impl Reply {
             json!({"role": "assistant", "provider_specific_fields": {"refusal": null}, "content": null});
         match &self.function {
             Some(name) => {
-                let call = json!({"function": {"arguments": text, "name": name}, "id": format!("call_{ident}_{index}"), "type": "function"});
+                let call = json!({"function": {"arguments": text, "name": name}, "id": format!("call_{ident}_{index}"),
+                    "type": "function"});
                 message["tool_calls"] = json!([call]);
             }
             None => message["content"] = json!(text),
@@ -77,7 +79,8 @@ impl Reply {
     pub fn opening(&self, ident: &str) -> Value {
         match &self.function {
             Some(name) => {
-                let call = json!({"id": format!("call_{ident}_0"), "function": {"arguments": "", "name": name}, "type": "function", "index": 0});
+                let call = json!({"id": format!("call_{ident}_0"), "function": {"arguments": "", "name": name},
+                    "type": "function", "index": 0});
                 json!({"role": "assistant", "tool_calls": [call]})
             }
             None => json!({"content": "", "role": "assistant"}),

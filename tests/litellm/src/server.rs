@@ -51,7 +51,8 @@ pub(crate) fn router(app: App) -> Router {
 async fn about() -> Json<Value> {
     Json(json!({
         "name": "litellm-stand-in",
-        "is": "a stand-in with the wire behaviour of the LiteLLM proxy 1.106.2, for tests and a first start; it is not LiteLLM",
+        "is": "a stand-in with the wire behaviour of the LiteLLM proxy 1.106.2, for tests and a first start; it is \
+               not LiteLLM",
         "version": env!("CARGO_PKG_VERSION"),
     }))
 }

@@ -155,8 +155,8 @@ impl State {
         self.unsaved = true;
     }
 
-    /// Blocks or unblocks a team as `/team/block` and `/team/unblock` do: calls notice it only when LiteLLM's cached copy of
-    /// the team has aged. Says whether the team exists.
+    /// Blocks or unblocks a team as `/team/block` and `/team/unblock` do: calls notice it only when LiteLLM's cached
+    /// copy of the team has aged. Says whether the team exists.
     pub fn block_later(&mut self, team_id: &str, blocked: bool, now: DateTime<Utc>) -> bool {
         let Some(team) = self.teams.get_mut(team_id) else { return false };
         let seen = (team.blocked, now + TEAM_CACHE);

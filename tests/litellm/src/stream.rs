@@ -21,8 +21,8 @@ use crate::error::ApiError;
 use crate::reply::{Reply, prompt_tokens};
 use crate::upstream::{CUT, ERROR_EVENT, Failure, SILENT};
 
-/// Starts the stream on a task of its own, which bills the call even when the client leaves. The answer comes as soon as
-/// the model begins.
+/// Starts the stream on a task of its own, which bills the call even when the client leaves. The answer comes as soon
+/// as the model begins.
 ///
 /// # Errors
 /// A failure before the first event is an ordinary error.

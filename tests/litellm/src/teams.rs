@@ -111,7 +111,8 @@ pub(crate) async fn info(
     Ok(Json(json!({"team_id": team_id, "team_info": info, "keys": keys, "team_memberships": [membership]})))
 }
 
-/// `POST /team/update`: what is named changes, `null` clears all but `models` and `blocked`, `metadata` is replaced as a whole.
+/// `POST /team/update`: what is named changes, `null` clears all but `models` and `blocked`, `metadata` is replaced as
+/// a whole.
 pub(crate) async fn update(FromApp(app): FromApp<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let fields = admin_fields(&app, &headers, &body, "/team/update")?;
     let team_id = fields.required_text("team_id")?;
@@ -210,8 +211,8 @@ fn not_found(team_id: &str) -> ApiError {
 /// What the database says to `null` for a field that can't be cleared: `models`, and a team's `blocked`.
 pub(crate) fn needed(field: &str) -> String {
     format!(
-        "Unable to match input value to any allowed input type for the field. Parse errors: [`data.{field}`: A value is required \
-         but not set]"
+        "Unable to match input value to any allowed input type for the field. Parse errors: [`data.{field}`: A value \
+         is required but not set]"
     )
 }
 

@@ -45,7 +45,8 @@ fn span(text: &str) -> Result<Span, String> {
     Ok(Span { count, unit })
 }
 
-/// When a key expires whose duration is set now: exactly so much later. The error is LiteLLM's complaint about the text.
+/// When a key expires whose duration is set now: exactly so much later. The error is LiteLLM's complaint about the
+/// text.
 pub(crate) fn expiry(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
     later(span(text)?, now).ok_or_else(|| NO_DURATION.to_owned())
 }
@@ -62,7 +63,8 @@ fn later(Span { count, unit }: Span, now: DateTime<Utc>) -> Option<DateTime<Utc>
     }
 }
 
-/// When a budget of that duration starts anew: on a boundary of the calendar (UTC). `None` for a text that is no duration.
+/// When a budget of that duration starts anew: on a boundary of the calendar (UTC). `None` for a text that is no
+/// duration.
 pub(crate) fn next_reset(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let Span { count, unit } = span(text).ok()?;
     if count == 0 {

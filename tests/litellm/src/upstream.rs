@@ -24,17 +24,17 @@ pub(crate) const SERVER_ERROR: &str =
     "The server had an error while processing your request. Sorry about that!";
 
 /// What LiteLLM says about a stream whose connection broke.
-pub(crate) const CUT: &str = "litellm.APIConnectionError: APIConnectionError: OpenAIException - Response payload is not \
-                              completed: <TransferEncodingError: 400, message='Not enough data to satisfy transfer length \
-                              header.'>";
+pub(crate) const CUT: &str = "litellm.APIConnectionError: APIConnectionError: OpenAIException - Response payload is \
+                              not completed: <TransferEncodingError: 400, message='Not enough data to satisfy transfer \
+                              length header.'>";
 
 /// What LiteLLM says about a stream that fell silent.
 pub(crate) const SILENT: &str =
     "litellm.APIConnectionError: APIConnectionError: OpenAIException - Timeout on reading data from socket";
 
 /// What LiteLLM says about a stream with an error event.
-pub(crate) const ERROR_EVENT: &str = "litellm.APIConnectionError: APIConnectionError: OpenAIException - The server had an \
-                                      error while processing your request. Sorry about that!";
+pub(crate) const ERROR_EVENT: &str = "litellm.APIConnectionError: APIConnectionError: OpenAIException - The server had \
+                                      an error while processing your request. Sorry about that!";
 
 impl Failure {
     /// The error that a behaviour asks for.

@@ -1,4 +1,5 @@
-//! What a test can do with the stand-in besides calling it: look at requests, plan faults, take it down; and the program.
+//! What a test can do with the stand-in besides calling it: look at requests, plan faults, take it down; and the
+//! program.
 
 mod world;
 

@@ -45,7 +45,8 @@ const TAGS: [(&str, &str); 11] = [
 ///
 /// # Panics
 ///
-/// When components contradict each other: a route or a schema with the same name twice, an unknown tag or code of an error.
+/// When components contradict each other: a route or a schema with the same name twice, an unknown tag or code of an
+/// error.
 pub fn spec() -> OpenApi {
     let mut components = shared_components();
     let mut paths = Paths::new();
@@ -159,14 +160,16 @@ fn event() -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::Object)
         .description(Some(
-            "A server-sent event. Most are chunks of the answer as the model makes them; the last of a complete answer has the data `[DONE]`. \
-             Lines that begin with a colon are comments, sent while the model is silent.",
+            "A server-sent event. Most are chunks of the answer as the model makes them; the last of a complete answer \
+             has the data `[DONE]`. Lines that begin with a colon are comments, sent while the model is silent.",
         ))
         .property(
             "data",
-            text("JSON, or `[DONE]`. A chunk is OpenAI's; outside `/v1/` its text is also at top level as `content`, and the last but one event has `call_id`, `finish_reason`, `usage` and `metadata`."),
+            text("JSON, or `[DONE]`. A chunk is OpenAI's; outside `/v1/` its text is also at top level as `content`, \
+                  and the last but one event has `call_id`, `finish_reason`, `usage` and `metadata`."),
         )
-        .property("event", text("`error` for a failure in the middle of an answer, whose data is the error; no `[DONE]` comes then."))
+        .property("event", text("`error` for a failure in the middle of an answer, whose data is the error; no \
+                                 `[DONE]` comes then."))
         .required("data")
 }
 
@@ -181,8 +184,8 @@ fn idempotency_key() -> Parameter {
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(
-            "Makes repeating the request safe: for 24 hours the same request with the same key gets the first answer again. A new \
-             random one for each operation.",
+            "Makes repeating the request safe: for 24 hours the same request with the same key gets the first answer \
+             again. A new random one for each operation.",
         ))
         .schema(Some(schema))
         .build()

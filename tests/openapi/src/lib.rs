@@ -1,10 +1,11 @@
-//! The API's documentation, made from the code: every component lists its routes, and every handler says what it takes and answers.
+//! The API's documentation, made from the code: every component lists its routes, and every handler says what it takes
+//! and answers.
 //!
 //! * [`spec`] is the OpenAPI document, committed as `docs/openapi.json` and served by the component `docs`.
 //! * [`table`] is `docs/api.md`: for every route who may call it, its SQL statements, and the test that shows it.
 //!
-//! `cargo run -p openapi` writes both. Tests fail when they are not what the code says, when two components have the same route, and
-//! when `spin.toml` leads a path elsewhere.
+//! `cargo run -p openapi` writes both. Tests fail when they are not what the code says, when two components have the
+//! same route, and when `spin.toml` leads a path elsewhere.
 
 mod demonstrations;
 mod document;
@@ -66,8 +67,8 @@ pub fn verb(method: &HttpMethod) -> &'static str {
     }
 }
 
-/// The functions of `migrations/` that a successful request to each route calls, by who makes it, with a known key, in alphabetical
-/// order. The black-box tests measure them and write the file.
+/// The functions of `migrations/` that a successful request to each route calls, by who makes it, with a known key, in
+/// alphabetical order. The black-box tests measure them and write the file.
 pub type Statements = BTreeMap<String, BTreeMap<String, Vec<String>>>;
 
 /// The file with the measured [`Statements`].

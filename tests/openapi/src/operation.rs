@@ -31,7 +31,8 @@ pub const EVENT: &str = "Event";
 /// A stream's content type. Before OpenAPI 3.2 the schema that goes with it is that of each event.
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// The operation as it is documented. Answers that several operations have in the same words become shared `components`.
+/// The operation as it is documented. Answers that several operations have in the same words become shared
+/// `components`.
 pub fn complete(route: &Route, components: &mut Components) -> Operation {
     let mut operation = route.operation.clone();
     let tag = operation.tags.iter().flatten().next().cloned().unwrap_or_default();

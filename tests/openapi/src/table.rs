@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const INTRODUCTION: &str = "\
 # The API
 
-Made from the code by `cargo run -p openapi`; a test fails when it is not up to date. What each request takes and answers is in
+Made from the code by `cargo run -p openapi`; a test fails when it is not up to date. What each request takes and \
+answers is in
 [openapi.json](openapi.json), which the application serves at `/openapi.json` and shows at `/docs` and `/redoc`.
 
 | route | who may call | what it does | SQL statements | shown by |
@@ -20,17 +21,20 @@ Made from the code by `cargo run -p openapi`; a test fails when it is not up to 
 
 const STATEMENTS: &str = "
 The statements are those of a successful request with a known key, by the function of `migrations/` that each calls, as
-`tests/api/tests/matrix/statements.rs` measured them with `pg_stat_statements`. A key that the cache does not know costs one more, `lookup_key`.
+`tests/api/tests/matrix/statements.rs` measured them with `pg_stat_statements`. A key that the cache does not know \
+costs one more, `lookup_key`.
 
 ## Errors
 
-The body of every error is `{\"detail\": \"…\", \"code\": \"…\"}`; under `/v1/` it has OpenAI's form, with the same `code`.
+The body of every error is `{\"detail\": \"…\", \"code\": \"…\"}`; under `/v1/` it has OpenAI's form, with the same \
+`code`.
 
 | status | code | meaning |
 | --- | --- | --- |
 ";
 
-/// The text of `docs/api.md`. What has no measured statements or no test that shows it gets a dash; tests complain about those.
+/// The text of `docs/api.md`. What has no measured statements or no test that shows it gets a dash; tests complain
+/// about those.
 pub fn table() -> Result<String> {
     let (shown, measured) = (demonstrations()?, statements()?);
     let mut text = INTRODUCTION.to_owned();

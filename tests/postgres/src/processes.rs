@@ -97,7 +97,8 @@ impl Process {
         self.child.id()
     }
 
-    /// How the program ended; `None` while it runs. What it left in its process group is killed when it is seen to have ended.
+    /// How the program ended; `None` while it runs. What it left in its process group is killed when it is seen to have
+    /// ended.
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         let status = self.child.try_wait().with_context(|| format!("cannot wait for {}", self.name))?;
         if status.is_some() && !self.ended {

@@ -208,15 +208,15 @@ impl Server {
         &mut self.process
     }
 
-    /// Ends the server as a crash of its machine would: no process of it does anything any more. [`Home::start`] then starts it again,
-    /// with everything that was committed.
+    /// Ends the server as a crash of its machine would: no process of it does anything any more. [`Home::start`] then
+    /// starts it again, with everything that was committed.
     pub fn kill(mut self) {
         self.signal_all(Signal::KILL);
         self.process.kill();
     }
 
-    /// Lets every process of the server stand still until [`thaw`](Self::thaw). It keeps its connections, and the system goes on
-    /// accepting some.
+    /// Lets every process of the server stand still until [`thaw`](Self::thaw). It keeps its connections, and the
+    /// system goes on accepting some.
     pub fn freeze(&self) {
         self.signal_all(Signal::STOP);
     }

@@ -32,7 +32,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// Makes one.
+    /// A violation of a rule.
     pub fn new(rule: &'static str, seen: impl Into<String>) -> Self {
         Self { rule, seen: seen.into() }
     }
@@ -102,7 +102,8 @@ impl<'a> Audit<'a> {
         self.asked.get(tag).map_or(&[], Vec::as_slice)
     }
 
-    /// When the one effect of an intent happened: `done` says whether an answer shows that it had. `None`: no request can have had it.
+    /// When the one effect of an intent happened: `done` says whether an answer shows that it had. `None`: no request
+    /// can have had it.
     fn effect(&self, tag: &str, done: impl Fn(&Record) -> bool) -> Option<Interval> {
         let possible =
             || self.requests(tag).iter().filter(|record| record.heard.is_unknown() || done(record));
@@ -111,7 +112,8 @@ impl<'a> Audit<'a> {
         Some(Interval::new(from, to))
     }
 
-    /// How often an intent may and must have had its effect: once if an answer says so; as often as requests without an answer could.
+    /// How often an intent may and must have had its effect: once if an answer says so; as often as requests without an
+    /// answer could.
     fn expected(&self, tag: &str, done: impl Fn(&Record) -> bool) -> (usize, usize) {
         let done = usize::from(self.requests(tag).iter().any(|record| done(record)));
         let unknown = self.requests(tag).iter().any(|record| record.heard.is_unknown());

@@ -15,7 +15,7 @@ pub struct Direct {
 }
 
 impl Direct {
-    /// To this database.
+    /// A client of this database, which connects when it is first used.
     pub fn new(config: Config) -> Self {
         Self { config, client: Mutex::default() }
     }

@@ -37,7 +37,8 @@ const REPEATS: u32 = 60;
 /// How long somebody waits who got no answer, or was told to come again.
 const DISCOURAGED: Duration = Duration::from_millis(100);
 
-/// How long calls get to be settled once nobody asks for anything any more: LiteLLM's log is followed for half a minute.
+/// How long calls get to be settled once nobody asks for anything any more: LiteLLM's log is followed for half a
+/// minute.
 const SETTLING: Duration = Duration::from_secs(75);
 
 /// How to drive.
@@ -95,24 +96,24 @@ pub struct Weather {
     pub impatient: bool,
 }
 
-/// What came of a round.
+/// The result of a round.
 pub struct Judged {
-    /// What was heard.
+    /// All requests and their answers.
     pub history: Vec<Record>,
-    /// What had failed.
+    /// The faults of the round.
     pub faults: Vec<Fault>,
-    /// What was wrong; empty: nothing.
+    /// The violations that the audit found.
     pub violations: Vec<Violation>,
 }
 
 /// What somebody wants, in one request or in several until it is known what came of it.
 #[derive(Clone)]
 pub struct Intent {
-    /// What.
+    /// The kind of operation.
     pub kind: Kind,
-    /// In which team.
+    /// The number of the team.
     pub team: usize,
-    /// By whom.
+    /// The caller.
     pub by: By,
     /// The job that it is about.
     pub job: Option<Uuid>,
@@ -262,7 +263,8 @@ impl Round {
         Heard::default()
     }
 
-    /// Waits, within bounds, until nothing is under way, and ends what is overdue. With `hurry`, nobody waits for what may never come.
+    /// Waits, within bounds, until nothing is under way, and ends what is overdue. With `hurry`, nobody waits for what
+    /// may never come.
     async fn come_to_rest(&self, hurry: bool) -> Result<()> {
         // The last deadlines that are near pass.
         let near = "SELECT coalesce(max(extract(epoch FROM due - now())), 0)::float8 FROM (
@@ -279,7 +281,8 @@ impl Round {
         }
         // Nobody is left for what is still open.
         let ids: Vec<&str> = self.teams.iter().map(|team| team.id.as_str()).collect();
-        let passes = "UPDATE calls SET deadline = now() - interval '1 second' WHERE status = 'open' AND team_id = ANY ($1)";
+        let passes = "UPDATE calls SET deadline = now() - interval '1 second' WHERE status = 'open' \
+                      AND team_id = ANY ($1)";
         self.database.query(passes, &[&ids]).await?;
         self.ask(&self.expiry(), &mut Rng::new()).await;
         Ok(())
@@ -306,8 +309,8 @@ impl Round {
     }
 }
 
-/// The host that has dropped what it knew of a team's keys before it answered, if that is certain: a replayed answer is not of the host
-/// that did it, and one that took long may have given up on its store.
+/// The host that has dropped what it knew of a team's keys before it answered, if that is certain: a replayed answer is
+/// not of the host that did it, and one that took long may have given up on its store.
 pub fn forgetful(start: Micros, heard: &Heard) -> Option<usize> {
     (heard.is_ok() && !heard.replayed && now() - start < 1_000_000).then_some(heard.host)
 }

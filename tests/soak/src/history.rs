@@ -103,17 +103,17 @@ pub enum By {
 /// How a stream ended for its reader.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StreamEnd {
-    /// With `[DONE]`; the summary before it, where the form has one.
+    /// With `[DONE]`; with the summary before it, if the form has one.
     Done(Value),
     /// With an error event.
     Failed(Value),
-    /// Without either.
+    /// Without `[DONE]` and without an error event.
     Broken,
-    /// The reader left.
+    /// The client closed the connection.
     Left,
 }
 
-/// What came back.
+/// The answer to a request, as its client received it.
 #[derive(Clone, Debug, Default)]
 pub struct Heard {
     /// The status; 0: nothing came back, and nobody knows what became of the request.
@@ -126,7 +126,7 @@ pub struct Heard {
     pub call: Option<Uuid>,
     /// The job that the headers or the body name.
     pub job: Option<Uuid>,
-    /// Of a stream.
+    /// The end of the stream, if the answer is one.
     pub stream: Option<StreamEnd>,
     /// Whether it says when to come again.
     pub retry_after: bool,
@@ -140,7 +140,7 @@ impl Heard {
         self.status == 0 || (self.status == 503 && self.call.is_none())
     }
 
-    /// Whether it was done.
+    /// Whether the request succeeded.
     pub fn is_ok(&self) -> bool {
         self.status == 200
     }
@@ -164,13 +164,13 @@ impl Heard {
 /// One request and what came of it.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// What.
+    /// The kind of operation.
     pub kind: Kind,
-    /// In which team, by its number.
+    /// The number of the team.
     pub team: usize,
-    /// By whom.
+    /// The caller.
     pub by: By,
-    /// Through which host, by its number.
+    /// The number of the host.
     pub host: usize,
     /// The job that it is about, where that exists before.
     pub job: Option<Uuid>,
@@ -178,7 +178,7 @@ pub struct Record {
     pub tag: String,
     /// Whether it carries an `Idempotency-Key`, which is then the tag's.
     pub repeatable: bool,
-    /// What was asked.
+    /// The body of the request.
     pub asked: Value,
     /// When it was sent.
     pub start: Micros,

@@ -15,7 +15,8 @@ use std::{
 
 /// Many clients at once do everything to an application of their own, and every answer is audited.
 ///
-/// Meanwhile a database server, the way to it, a stand-in for LiteLLM, the way to that, and the application's hosts fail at random.
+/// Meanwhile a database server, the way to it, a stand-in for LiteLLM, the way to that, and the application's hosts
+/// fail at random.
 #[derive(Parser)]
 struct Arguments {
     /// For how long, in minutes.
@@ -36,7 +37,8 @@ struct Arguments {
     /// Write the report to this file, too, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Write the database to this file as `pg_dump -Fc` does: for `tests/soak/releases/`, from which the upgrade of a release is tested.
+    /// Write the database to this file as `pg_dump -Fc` does: for `tests/soak/releases/`, from which the upgrade of a
+    /// release is tested.
     #[arg(long)]
     dump: Option<PathBuf>,
 }

@@ -1,18 +1,19 @@
 //! The rules, as far as they can be told from outside while many do things at once.
 //!
-//! Nobody can predict an answer exactly while others change the same team. But every change happened at one instant between its
-//! request and its answer, and every answer is true of one instant in its own. So [`Changes`] bounds what a sum can have been during
-//! an answer, exactly where nothing was under way, and [`Ending`] says whether one instant fits everything that was heard about a
-//! job. Requests without an answer are changes that may have happened at any later time, if the end shows that they did.
+//! Nobody can predict an answer exactly while others change the same team. But every change happened at one instant
+//! between its request and its answer, and every answer is true of one instant in its own. So [`Changes`] bounds what a
+//! sum can have been during an answer, exactly where nothing was under way, and [`Ending`] says whether one instant
+//! fits everything that was heard about a job. Requests without an answer are changes that may have happened at any
+//! later time, if the end shows that they did.
 
 use crate::history::{Micros, NEVER};
 
 /// Some time, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval {
-    /// Its first instant.
+    /// The start of the interval.
     pub from: Micros,
-    /// Its last.
+    /// The end of the interval.
     pub to: Micros,
 }
 
@@ -92,14 +93,14 @@ impl Changes {
 /// The instant at which a job ended, as far as it can be told.
 #[derive(Clone, Copy, Debug)]
 pub struct Ending {
-    /// When at the earliest.
+    /// The earliest time at which it can have happened.
     pub from: Micros,
-    /// When at the latest.
+    /// The latest time at which it can have happened.
     pub to: Micros,
 }
 
 impl Ending {
-    /// At any time.
+    /// An end that can have happened at any time.
     pub fn unknown() -> Self {
         Self { from: Micros::MIN, to: NEVER }
     }

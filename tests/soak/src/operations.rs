@@ -115,7 +115,8 @@ impl Round {
         }
     }
 
-    /// Asks once, twice at once, or twice in a row, with or without an `Idempotency-Key`. Without one only once: twins are two intents.
+    /// Asks once, twice at once, or twice in a row, with or without an `Idempotency-Key`. Without one only once: twins
+    /// are two intents.
     async fn ask_somehow(&self, mut intent: Intent, random: &mut Rng) -> Heard {
         intent.repeatable = random.bool();
         if !intent.repeatable || random.u8(..4) > 0 {

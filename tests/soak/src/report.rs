@@ -61,7 +61,8 @@ impl Report {
         json!({
             "seed": self.seed, "rounds": self.rounds, "seconds": self.duration.as_secs(), "requests": self.requests(),
             "operations": self.operations, "faults": self.faults, "rules": RULES,
-            "violations": self.violations.iter().map(|violation| json!({"rule": violation.rule, "seen": violation.seen}))
+            "violations": self.violations.iter()
+                .map(|violation| json!({"rule": violation.rule, "seen": violation.seen}))
                 .collect::<Vec<_>>(),
         })
     }

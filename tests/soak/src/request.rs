@@ -10,12 +10,12 @@ use uuid::Uuid;
 /// After this long without the end of an answer nobody waits for it any more. Longer than any answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What to send.
+/// A request to send.
 #[derive(Clone)]
 pub struct Request {
-    /// How.
+    /// The method.
     pub method: Method,
-    /// From the host on.
+    /// The path and the query.
     pub path: String,
     /// The body; `null`: none.
     pub body: Value,

@@ -54,9 +54,9 @@ pub struct Call {
 pub struct Entry {
     /// Its type.
     pub kind: String,
-    /// By how much.
+    /// The change of the balance.
     pub change: i64,
-    /// What that left.
+    /// The balance after the change.
     pub balance_after: i64,
     /// The tag of the request that made it, of an allocation or adjustment.
     pub reason: String,
@@ -77,15 +77,15 @@ pub struct Account {
     pub held: i64,
 }
 
-/// All of a round.
+/// What the database holds about the teams of a round.
 pub struct State {
     /// By id.
     pub jobs: BTreeMap<Uuid, Job>,
     /// By id.
     pub calls: BTreeMap<Uuid, Call>,
-    /// Of each team, oldest first.
+    /// Each team's ledger, oldest entry first.
     pub ledgers: Vec<Vec<Entry>>,
-    /// Of each team.
+    /// Each team's account.
     pub accounts: Vec<Account>,
 }
 
@@ -119,7 +119,8 @@ impl State {
         });
         let calls = database
             .query(
-                "SELECT call_id, job_id, team_id, coalesce(purpose, ''), status, total_tokens, cost_usd::float8, settled_at IS NOT NULL
+                "SELECT call_id, job_id, team_id, coalesce(purpose, ''), status, total_tokens, cost_usd::float8,
+                 settled_at IS NOT NULL
                  FROM calls WHERE team_id = ANY ($1)",
                 &[&ids],
             )
@@ -140,7 +141,8 @@ impl State {
         let mut ledgers: Vec<Vec<Entry>> = teams.iter().map(|_| vec![]).collect();
         let entries = database
             .query(
-                "SELECT team_id, transaction_type, change, balance_after, coalesce(reason, ''), job_id, transaction_id::text
+                "SELECT team_id, transaction_type, change, balance_after, coalesce(reason, ''), job_id,
+                 transaction_id::text
                  FROM credit_transactions WHERE team_id = ANY ($1) ORDER BY team_id, entry",
                 &[&ids],
             )

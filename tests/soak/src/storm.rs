@@ -1,7 +1,7 @@
 //! Faults at random while clients are at work.
 //!
-//! The database, LiteLLM and the hosts fail independently of each other, each in one way at a time. What fails, and for how long,
-//! follows from the seed; what the clients are at just then does not.
+//! The database, LiteLLM and the hosts fail independently of each other, each in one way at a time. What fails, and for
+//! how long, follows from the seed; what the clients are at just then does not.
 
 use crate::{
     history::{NEVER, now},
@@ -36,9 +36,9 @@ pub enum Part {
 /// Something that failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
-    /// What did.
+    /// The part that failed.
     pub part: Part,
-    /// How.
+    /// The kind of failure.
     pub how: &'static str,
     /// From when to when, as far as that is known.
     pub during: Interval,
@@ -49,7 +49,7 @@ pub struct Fault {
 pub struct Faults(Mutex<Vec<Fault>>);
 
 impl Faults {
-    /// All of them.
+    /// All faults so far.
     pub fn all(&self) -> Vec<Fault> {
         lock(&self.0).clone()
     }
@@ -65,10 +65,10 @@ impl Faults {
     }
 }
 
-/// How a storm goes.
+/// The settings of a storm: random faults of an application.
 #[derive(Clone, Copy)]
 pub struct Storm<'a> {
-    /// What it goes over.
+    /// The application whose parts fail.
     pub application: &'a Application,
     /// Where its faults are written down.
     pub faults: &'a Faults,
@@ -229,7 +229,8 @@ impl Storm<'_> {
     }
 }
 
-/// What can become of any way. Connections are cut `each` so long, and none is taken for `none` so long, in milliseconds.
+/// What can become of any way. Connections are cut `each` so long, and none is taken for `none` so long, in
+/// milliseconds.
 async fn way_fails(way: &Proxy, how: &str, random: &mut Rng, each: Range<u64>, none: Range<u64>) {
     match how {
         "cut" => way.cut(),

@@ -64,7 +64,8 @@ fn kinds() -> Vec<(Value, Option<i64>, Option<&'static str>)> {
     vec![
         (json!({"credits_allocated": 5}), Some(0), Some("daily")),
         (
-            json!({"credits_allocated": 30, "billing_mode": "consumption_tokens", "tokens_per_credit": 20, "pricing": markup}),
+            json!({"credits_allocated": 30, "billing_mode": "consumption_tokens", "tokens_per_credit": 20,
+                "pricing": markup}),
             Some(0),
             None,
         ),

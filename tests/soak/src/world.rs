@@ -81,7 +81,8 @@ impl World {
         Ok(Self { hosts, ground: Ground::Firm { database, litellm, logs, _running: running }, direct })
     }
 
-    /// Starts one in which everything can fail: with a database server and host processes of its own, and proxies between them.
+    /// Starts one in which everything can fail: with a database server and host processes of its own, and proxies
+    /// between them.
     pub async fn start_shaky(mutant: Option<&Mutant>) -> Result<Self> {
         let postgres = Postgres::start(&["max_connections=120"]).await?;
         let server = postgres.superuser_url().to_owned();

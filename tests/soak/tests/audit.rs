@@ -60,8 +60,8 @@ fn job(ended_by: Option<&str>) -> Job {
     }
 }
 
-/// How often a failure was not free, where a call in a job was heard to fail from 10 to 20, and somebody heard from 30 to 40 that the job is
-/// completed, which was done by this.
+/// How often a failure was not free, where a call in a job was heard to fail from 10 to 20, and somebody heard from 30
+/// to 40 that the job is completed, which was done by this.
 fn failures_that_were_charged(ended_by: Option<&str>) -> usize {
     let own = stream(Kind::OwnStream, "own", ITS_CALL, (5, 15), StreamEnd::Left);
     let mut failed = stream(Kind::Call, "failed", OTHER_CALL, (10, 20), StreamEnd::Left);
@@ -97,8 +97,8 @@ fn a_failure_is_free_only_where_it_came_before_what_completed_the_job() {
     assert_eq!(failures_that_were_charged(Some("completed")), 1);
 }
 
-/// How often the end of a call was not what its caller heard, where a job was made for a stream, during this time, whose reader left,
-/// and another stream in that job was read to its end from 10 to 20, but is stored as cancelled.
+/// How often the end of a call was not what its caller heard, where a job was made for a stream, during this time,
+/// whose reader left, and another stream in that job was read to its end from 10 to 20, but is stored as cancelled.
 fn wrong_ends(its_own: (Micros, Micros)) -> usize {
     let history = [
         stream(Kind::OwnStream, "own", ITS_CALL, its_own, StreamEnd::Left),
@@ -126,8 +126,9 @@ fn wrong_ends(its_own: (Micros, Micros)) -> usize {
     violations.iter().filter(|violation| violation.rule == rules::CALL_END).count()
 }
 
-/// How often a key that works was refused, where a team was suspended from 0 to 10, and a call of its key was refused by LiteLLM during the
-/// one time, and its repeat was answered the same, with or without having been kept, during the other.
+/// How often a key that works was refused, where a team was suspended from 0 to 10, and a call of its key was refused
+/// by LiteLLM during the one time, and its repeat was answered the same, with or without having been kept, during the
+/// other.
 fn wrong_refusals(first: (Micros, Micros), repeat: (Micros, Micros), replayed: bool) -> usize {
     let refused = |during: (Micros, Micros), replayed| {
         let heard = Heard {

@@ -1,4 +1,5 @@
-//! A database of each earlier release, full of what a randomised run left in it, becomes one of this release with nothing lost.
+//! A database of each earlier release, full of what a randomised run left in it, becomes one of this release with
+//! nothing lost.
 
 use api_tests::{Database, repository, violations};
 use std::{fs, path::Path, process::Command};
@@ -24,11 +25,14 @@ fn schema(database: &Database) -> String {
 /// What must be the same before and after: sums that no upgrade may change.
 async fn sums(client: &Client) -> String {
     let sums = "SELECT json_build_object(
-        'jobs', (SELECT json_agg(s) FROM (SELECT status, count(*), sum(known_cost_usd) FROM jobs GROUP BY 1 ORDER BY 1) AS s),
-        'calls', (SELECT json_agg(s) FROM (SELECT status, count(*), sum(total_tokens) FROM calls GROUP BY 1 ORDER BY 1) AS s),
+        'jobs', (SELECT json_agg(s) FROM (SELECT status, count(*), sum(known_cost_usd)
+                 FROM jobs GROUP BY 1 ORDER BY 1) AS s),
+        'calls', (SELECT json_agg(s) FROM (SELECT status, count(*), sum(total_tokens)
+                 FROM calls GROUP BY 1 ORDER BY 1) AS s),
         'ledger', (SELECT json_agg(s) FROM (SELECT transaction_type, count(*), sum(change) FROM credit_transactions
                                             GROUP BY 1 ORDER BY 1) AS s),
-        'accounts', (SELECT json_agg(s) FROM (SELECT team_id, allocated, used, held FROM credit_accounts ORDER BY 1) AS s)
+        'accounts', (SELECT json_agg(s) FROM (SELECT team_id, allocated, used, held
+                 FROM credit_accounts ORDER BY 1) AS s)
     )::text";
     client.query_one(sums, &[]).await.expect("the sums").get(0)
 }

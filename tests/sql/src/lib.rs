@@ -1,5 +1,5 @@
-//! What the tests of the SQL functions stand on: a fresh database for each test ([`World`]), and the functions themselves as
-//! the components call them, one statement each, on any number of connections ([`Session`]).
+//! What the tests of the SQL functions stand on: a fresh database for each test ([`World`]), and the functions
+//! themselves as the components call them, one statement each, on any number of connections ([`Session`]).
 //!
 //! * `TEST_DATABASE_URL` names a PostgreSQL superuser; `cargo xtask test` sets it.
 //! * How databases are made and what must hold after anything are the black-box tests' own files, compiled in here

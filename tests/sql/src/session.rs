@@ -193,7 +193,8 @@ impl Session {
 
     /// `settle_job_with_call`.
     pub async fn settle_job(&self, job: Uuid, call: Uuid, settling: Settling<'_>) -> Answer {
-        let statement = "SELECT (settle_job_with_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10, $11) -> 'completion')::text";
+        let statement = "SELECT (settle_job_with_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, \
+                         $10, $11) -> 'completion')::text";
         self.settle_by(statement, job, call, settling).await
     }
 
@@ -265,7 +266,8 @@ impl Session {
         Ok(deleted)
     }
 
-    /// `begin_key` and `activate_key`: a new key in place of this one, which works for some seconds more. Answers the new key's id.
+    /// `begin_key` and `activate_key`: a new key in place of this one, which works for some seconds more. Answers the
+    /// new key's id.
     pub async fn rotate_key(&self, team: &str, replaced: Uuid, grace_seconds: i32) -> Answer {
         let new = Uuid::now_v7();
         self.call("SELECT begin_key($1, $2, NULL, true, $3, 60)::text", &[&team, &new, &replaced]).await?;

@@ -8,8 +8,8 @@ use std::{
 };
 use uuid::Uuid;
 
-/// A test's own database with the organization `org` and the model groups `Chat` (models `first`, `second`), `Code` (`second`,
-/// `third`) and `Vision` (`fourth`). It is a [`Session`] as well, for tests that need only one.
+/// A test's own database with the organization `org` and the model groups `Chat` (models `first`, `second`), `Code`
+/// (`second`, `third`) and `Vision` (`fourth`). It is a [`Session`] as well, for tests that need only one.
 pub struct World {
     /// The database.
     pub database: Database,
@@ -37,7 +37,7 @@ impl Deref for World {
 }
 
 impl World {
-    /// Makes one.
+    /// Creates a database with the test world in it.
     pub async fn new() -> Self {
         let database = Database::create().await.expect("a database");
         let session = Session { client: database.connect().await };
@@ -49,7 +49,8 @@ impl World {
                                        {"model_name": "second", "priority": 1, "config": {}}]'),
                        ('Code', '[{"model_name": "third", "priority": 5, "config": {}},
                                   {"model_name": "second", "priority": 2, "config": {}}]'),
-                       ('Vision', '[{"model_name": "fourth", "priority": 0, "config": {}}]')) AS groups (name, models)"#,
+                       ('Vision', '[{"model_name": "fourth", "priority": 0, "config": {}}]'))
+                   AS groups (name, models)"#,
             )
             .await
             .done();
@@ -120,7 +121,8 @@ impl World {
     pub async fn periods_pass(&self, team: &Team, number: i64) -> Answer {
         self.run(&format!(
             "UPDATE credit_accounts SET refill_start = refill_time(refill_start, refill_period, -{number}),
-                 refill_due = refill_time(refill_time(refill_start, refill_period, -{number}), refill_period, refills + 1)
+                 refill_due = refill_time(refill_time(refill_start, refill_period, -{number}), refill_period,
+                 refills + 1)
              WHERE team_id = '{}' AND refill_due IS NOT NULL",
             team.id
         ))
@@ -132,7 +134,8 @@ impl World {
         self.run(
             "CREATE OR REPLACE FUNCTION uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
                  SELECT overlay(gen_random_uuid()::text PLACING left(uuid_v7_floor(clock_timestamp()
-                     + make_interval(days => coalesce(current_setting('test.days', true), '0')::integer))::text, 15) FROM 1 FOR 15)::uuid
+                     + make_interval(days => coalesce(current_setting('test.days', true), '0')::integer))::text, 15)
+                     FROM 1 FOR 15)::uuid
              $$",
         )
         .await

@@ -1,5 +1,6 @@
-//! **Test-only**, no part of the application: a component that traps on demand, beside the product's components and on top of the
-//! same `shared` crate. The black-box tests add it to `spin.toml` to see what a defect that panics would leave behind.
+//! **Test-only**, no part of the application: a component that traps on demand, beside the product's components and on
+//! top of the same `shared` crate. The black-box tests add it to `spin.toml` to see what a defect that panics would
+//! leave behind.
 //!
 //! `POST /test/trap/{job_id}?when=…`, with a team's key and the body of a call:
 //!

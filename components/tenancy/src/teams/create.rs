@@ -1,10 +1,13 @@
-//! Creating a team, here and in LiteLLM: both, or neither.
+//! Creating a team, here and in LiteLLM: in both, or in neither.
 //!
-//! The team is first written here as `creating`, which nobody sees; then LiteLLM makes the team and its key; then one
-//! statement makes it active, with its key's hash, its credits and its first ledger row. When LiteLLM fails, what it made is
-//! deleted, and the team here with it. When even that fails, or this request dies half way, the row stays `creating`, and the next
-//! request for the same id clears what is left and begins anew: at once if this request could say so, else when its lease is
-//! over. What is cleared in LiteLLM carries the row's marker, so a team that somebody else made there is never touched.
+//! The team is first written here with the status `creating`, in which nobody can see or use it. Then LiteLLM creates
+//! the team and its key. Then one statement activates the team, with the digest of its key, its credits and its first
+//! ledger entry.
+//!
+//! If LiteLLM fails, what it has created is deleted, and so is the team here. If that fails too, or the request dies in
+//! between, the row stays `creating`, and the next request for the same id deletes the rest and starts again: at once
+//! if this request could release its lease, otherwise when the lease has expired. A team is deleted in LiteLLM only if
+//! it carries the row's marker, so a team that somebody else created there is never touched.
 
 use super::{
     budget,
@@ -29,42 +32,55 @@ use shared::{
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// What a team is made of.
+/// A team to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"organization_id": "acme-corp", "team_id": "acme-engineering",
     "model_groups": ["ChatAgent"], "credits_allocated": 1000}))]
 pub struct CreateTeam {
+    /// The organization that the team belongs to.
     organization_id: OrganizationId,
-    /// Without one, one is made.
+    /// The team's id, also in LiteLLM. Without it, an id is generated.
     team_id: Option<TeamId>,
+    /// The team's name for people; its id unless it is given.
     team_alias: Option<Name>,
+    /// The model groups that the team may use, in order.
     #[serde(default)]
     model_groups: Vec<GroupName>,
+    /// The access groups whose model groups the team may use, in order.
     #[serde(default)]
     access_groups: Vec<AccessGroupName>,
+    /// The number of credits to begin with; 0 unless it is given.
     #[serde(default = "no_credits")]
     credits_allocated: CreditCount,
-    /// How far below zero a `soft` team may go; without one, without end.
+    /// How many credits below zero the balance of a `soft` team may go; without it, there is no limit.
     credit_limit: Option<CreditCount>,
+    /// Whether jobs can be created without available credits; `hard` unless it is given.
     #[serde(default = "hard")]
     budget_mode: BudgetMode,
-    /// How often LiteLLM's budget starts anew.
+    /// How often the spending that counts against LiteLLM's budget is reset; without it, never.
     budget_duration: Option<BudgetDuration>,
-    /// LiteLLM's budget; without one, what the credits are worth.
+    /// LiteLLM's budget in US dollars; without it, the value of the team's credits.
     max_budget: Option<Budget>,
-    /// Requests a minute.
+    /// Requests per minute; without it, there is no limit.
     rpm_limit: Option<Limit>,
-    /// Tokens a minute.
+    /// Tokens per minute; without it, there is no limit.
     tpm_limit: Option<Limit>,
-    /// For calls that name no group; without one, the first.
+    /// The model group of calls that name none, one of those that the team may use; without it, the team's first model
+    /// group.
     default_model_group: Option<GroupName>,
+    /// How the credits for a job are counted; `job_based` unless it is given.
     #[serde(default = "job_based")]
     billing_mode: BillingMode,
+    /// Credits for one US dollar of consumption, if `billing_mode` is `consumption_usd`; 10 unless it is given.
     credits_per_dollar: Option<Rate>,
+    /// Tokens of consumption for one credit, if `billing_mode` is `consumption_tokens`; 10,000 unless it is given.
     tokens_per_credit: Option<Limit>,
+    /// The customer's price in US dollars, in addition to the credits; without it, there is none.
     pricing: Option<Pricing>,
+    /// The URL that alerts are sent to; without it, they are not sent.
     webhook_url: Option<WebhookUrl>,
+    /// The admin's own data about the team.
     #[serde(default)]
     metadata: Metadata,
 }
@@ -81,21 +97,31 @@ fn job_based() -> BillingMode {
     BillingMode::JobBased
 }
 
-/// Tokens for one credit in `consumption_tokens`, unless the request says otherwise.
+/// The `tokens_per_credit` of a team whose creator gives none.
 const TOKENS_PER_CREDIT: Limit = Limit::new(10_000);
 
-/// The new team and its key, which is shown this once.
+/// A new team and its key. Only this answer shows the key in full.
 #[derive(Serialize, ToSchema)]
 pub struct CreatedTeam {
+    /// The team's id.
     team_id: TeamId,
+    /// The organization that the team belongs to.
     organization_id: OrganizationId,
+    /// The team's name for people.
     team_alias: String,
+    /// The model groups assigned to the team, in order.
     model_groups: Vec<GroupName>,
+    /// The access groups assigned to the team, in order.
     access_groups: Vec<AccessGroupName>,
+    /// All models of all those groups, which the team's key may use with LiteLLM directly.
     allowed_models: Vec<String>,
+    /// The number of credits that the team has been given.
     credits_allocated: i64,
+    /// The credits that are left.
     credits_remaining: i64,
+    /// The key itself, for `Authorization: Bearer`. It is not shown again.
     virtual_key: String,
+    /// A sentence for people.
     message: &'static str,
 }
 
@@ -124,14 +150,13 @@ struct Begun {
     litellm: DesiredTeam,
 }
 
-/// For how long a request that creates a team may be at it before another may take over: longer than all that it asks of
-/// LiteLLM may take.
+/// The lease of a request that creates a team, in seconds. All its requests to LiteLLM together take less.
 const LEASE_SECONDS: i32 = 120;
 
 /// Create a team
 ///
-/// It is made here and in LiteLLM, with a budget there that its credits are worth, and a key that may use what the team may.
-/// Either all of it holds or none.
+/// The team is created here and in LiteLLM, with a budget there that is worth its credits, and a key for the models
+/// that the team may use. If anything fails, neither has the team.
 #[utoipa::path(post, path = "/api/teams/create", tag = "Teams", request_body = CreateTeam,
     responses((status = 200, body = CreatedTeam), (status = 404, description = "`not_found`"),
         (status = 409, description = "`already_exists`, `in_progress`")))]
@@ -148,8 +173,8 @@ pub async fn create(mutation: Mutation, Body(new): Body<CreateTeam>) -> Result<J
     let desired = &begun.litellm;
     match in_litellm(&begun, attempt).await {
         Ok(key) => {
-            // A failure here says nothing about whether it took effect, so nothing is undone: what did not, the next request for the
-            // same id redoes.
+            // After a failure here it is not known whether the statement took effect, so nothing is undone; if it did
+            // not, the next request for the same id starts again.
             let function = function!(activate_team(
                 p_attempt: attempt,
                 p_team_id: &desired.team_id,
@@ -166,14 +191,14 @@ pub async fn create(mutation: Mutation, Body(new): Body<CreateTeam>) -> Result<J
             let clean = admin::delete_team(&desired.team_id, begun.marker).await.is_ok();
             let undo =
                 function!(abandon_team(p_attempt: attempt, p_team_id: &desired.team_id, p_clean: clean));
-            // If this fails, too, the lease runs out.
+            // If this fails too, the lease expires.
             _ = mutation.release(undo).await;
             Err(failure)
         }
     }
 }
 
-/// The first half: the team as nobody sees it yet.
+/// The first statement, which writes the team with the status `creating`.
 async fn beginning(new: CreateTeam, attempt: Uuid) -> Result<Function> {
     let team_id = new.team_id.unwrap_or_else(|| TeamId::generated(attempt));
     let alias = new.team_alias.map_or_else(|| team_id.to_string(), |alias| alias.to_string());
@@ -211,7 +236,7 @@ async fn beginning(new: CreateTeam, attempt: Uuid) -> Result<Function> {
     )))
 }
 
-/// Makes the team and its key in LiteLLM.
+/// Creates the team and its key in LiteLLM.
 async fn in_litellm(begun: &Begun, attempt: Uuid) -> Result<VirtualKey> {
     let desired = &begun.litellm;
     if begun.resumed {

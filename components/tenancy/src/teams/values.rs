@@ -1,4 +1,4 @@
-//! The values that teams are made of.
+//! The values of a team's fields.
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use shared::values::{Limit, Usd};
 use utoipa::ToSchema;
 
-/// `1h`, `24h`, `7d`, `30d`, `1mo`: what LiteLLM takes. Of months it takes more than one only when the year has them left.
+/// A period as LiteLLM reads it: a number and `s`, `m`, `h`, `d` or `w`, such as `24h` or `30d`, or `1mo`. LiteLLM
+/// accepts several months only if they end within the calendar year.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(try_from = "String")]
 #[schema(value_type = String, pattern = "^([1-9][0-9]{0,3}[smhdw]|1mo)$", example = "30d")]
@@ -25,10 +26,10 @@ impl TryFrom<String> for BudgetDuration {
     }
 }
 
-/// The highest amount of US dollars that is taken.
+/// The highest amount of US dollars that is accepted.
 const MAX_USD: Decimal = Decimal::from_parts(1_000_000_000, 0, 0, false, 0);
 
-/// A decimal number with at most ten digits after the point.
+/// A JSON number from `min` to `max` with at most ten decimals.
 fn decimal<'de, D: Deserializer<'de>>(
     deserializer: D,
     min: Decimal,
@@ -44,7 +45,7 @@ fn bounded<E: serde::de::Error>(text: &str, min: Decimal, max: Decimal) -> Resul
         .ok_or_else(|| E::custom(format!("expected a number from {min} to {max} with at most 10 decimals")))
 }
 
-/// US dollars, 0 to 1,000,000,000.
+/// A budget in US dollars, 0 to 1,000,000,000.
 #[derive(Clone, Copy, ToSchema)]
 #[schema(value_type = f64, minimum = 0, maximum = 1_000_000_000, example = 25)]
 pub struct Budget(pub Usd);
@@ -61,13 +62,13 @@ impl Serialize for Budget {
     }
 }
 
-/// Credits for one US dollar, above 0.
+/// Credits for one US dollar, 0.0001 to 1,000,000.
 #[derive(Clone, Copy, ToSchema)]
 #[schema(value_type = f64, minimum = 0.0001, maximum = 1_000_000, example = 10)]
 pub struct Rate(pub Usd);
 
 impl Rate {
-    /// What a team gets whose creator does not say.
+    /// The `credits_per_dollar` of a team whose creator gives none.
     pub const DEFAULT: Rate = Rate(Usd(Decimal::TEN));
 }
 
@@ -83,10 +84,11 @@ impl Serialize for Rate {
     }
 }
 
-/// Where alerts are sent.
+/// The URL that alerts are sent to: `http` or `https`, without credentials and fragment, at most 2000 ASCII characters.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(try_from = "String")]
-#[schema(value_type = String, pattern = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,4})?(/[A-Za-z0-9._~%/-]{0,1000})?$", example = "https://hooks.example.com/llm-jobs")]
+#[schema(value_type = String, pattern = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,4})?(/[A-Za-z0-9._~%/-]{0,1000})?$",
+    example = "https://hooks.example.com/llm-jobs")]
 pub struct WebhookUrl(String);
 
 impl TryFrom<String> for WebhookUrl {
@@ -97,12 +99,12 @@ impl TryFrom<String> for WebhookUrl {
         let fits = url.is_some_and(|url| {
             matches!(url.scheme_str(), Some("http" | "https"))
                 && url.authority().is_some_and(|authority| {
-                    // A port that is none would be found out only once there is something to send.
+                    // An invalid port would be noticed only when there is something to send.
                     let bare = authority.as_str() == authority.host();
                     !authority.as_str().contains('@') && (bare || authority.port_u16().is_some())
                 })
         });
-        // A fragment is not sent, and not looked at above.
+        // A fragment would not be sent, and is not part of the parsed URL.
         if fits && text.len() <= 2000 && text.is_ascii() && !text.contains('#') {
             Ok(Self(text))
         } else {
@@ -111,26 +113,28 @@ impl TryFrom<String> for WebhookUrl {
     }
 }
 
-/// What the customer is charged beside the credits, for each job that is charged a credit.
+/// The customer's price in US dollars for each job that is charged a credit, in addition to the credits.
 ///
-/// `flat`: a price a job. `markup`: what its calls cost, and so many percent more. `tiered`: a price by how many jobs of the calendar
-/// month were charged before.
+/// * `flat`: a fixed price for each job.
+/// * `markup`: the cost of the job's calls plus a percentage.
+/// * `tiered`: a price that depends on how many of the team's jobs have already been charged in the calendar month.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"mode": "flat", "price_per_job_usd": "0.50"}))]
 pub struct Pricing {
+    /// How the price is calculated.
     mode: PricingMode,
-    /// For `flat`.
+    /// For `flat`: the price of a job in US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     price_per_job_usd: Option<Price>,
-    /// For `markup`.
+    /// For `markup`: the percentage that is added to the cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     markup_percent: Option<Price>,
-    /// For `tiered`: ascending, the last one without end.
+    /// For `tiered`: 1 to 50 tiers with ascending `up_to`, which is `null` in the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     tiers: Option<Vec<Tier>>,
 }
 
-/// How the price of a job is found.
+/// How the price of a job is calculated.
 #[derive(Serialize, Deserialize, Clone, Copy, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum PricingMode {
@@ -139,7 +143,7 @@ enum PricingMode {
     Tiered,
 }
 
-/// A decimal number, 0 to 1,000,000,000, as a string or a number.
+/// A decimal number from 0 to 1,000,000,000 with at most ten decimals, as a string or a number.
 #[derive(Clone, Copy, ToSchema)]
 #[schema(value_type = String, pattern = r"^[0-9]{1,9}(\.[0-9]{1,10})?$", example = "0.50")]
 struct Price(Decimal);
@@ -159,12 +163,13 @@ impl Serialize for Price {
     }
 }
 
-/// A price up to a number of jobs.
+/// The price of the jobs up to a number.
 #[derive(Serialize, Deserialize, Clone, Copy, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Tier {
-    /// The last job of the month with this price; `null`: without end.
+    /// The last job of the calendar month that has this price; `null`: without limit.
     up_to: Option<Limit>,
+    /// The price of a job in US dollars.
     price_per_job_usd: Price,
 }
 
@@ -186,8 +191,8 @@ impl<'de> Deserialize<'de> for Pricing {
         };
         if !fits {
             return Err(D::Error::custom(
-                "expected mode flat with price_per_job_usd, mode markup with markup_percent, or mode tiered with tiers: \
-                 1 to 50 of {up_to, price_per_job_usd}, up_to ascending and null in the last",
+                "expected mode flat with price_per_job_usd, mode markup with markup_percent, or mode tiered with \
+                 tiers: 1 to 50 of {up_to, price_per_job_usd}, up_to ascending and null in the last",
             ));
         }
         Ok(Self { mode, price_per_job_usd, markup_percent, tiers })

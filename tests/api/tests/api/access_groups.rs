@@ -19,7 +19,8 @@ async fn an_access_group_is_shown_as_it_was_made() {
     let app = TestApp::start().await;
     let (first, second) = (app.model_group(&["gpt-4"]).await, app.model_group(&["gpt-4o"]).await);
     let body = json!({
-        "group_name": "Premium", "display_name": "Premium models", "description": "The best", "model_groups": [second, first],
+        "group_name": "Premium", "display_name": "Premium models", "description": "The best",
+        "model_groups": [second, first],
     });
     let made = create(&app, body.clone()).await.ok();
     for (field, value) in body.as_object().expect("an object") {

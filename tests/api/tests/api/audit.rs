@@ -140,7 +140,8 @@ async fn every_change_of_the_admin_is_written_down_once_with_what_was_asked() {
         id(&answer.body["key"]["key_id"], &mut key);
         id(&answer.body["job_id"], &mut job);
         expected.push(json!({
-            "actor": "admin", "action": format!("{method} {route}"), "path": path, "body": body, "request_id": request_id,
+            "actor": "admin", "action": format!("{method} {route}"), "path": path, "body": body,
+            "request_id": request_id,
         }));
     }
     let mut found = entries(&app).await;

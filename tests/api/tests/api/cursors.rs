@@ -1,4 +1,5 @@
-//! Lists that grow without end: a cursor goes through them once and whole, whatever is added meanwhile. And the ledger as a table.
+//! Lists that grow without end: a cursor goes through them once and whole, whatever is added meanwhile. And the ledger
+//! as a table.
 
 use crate::credits::add;
 use api_tests::{Team, TestApp};

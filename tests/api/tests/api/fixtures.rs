@@ -16,7 +16,7 @@ pub enum Access {
     Admin,
     /// A team's key; for a call nothing else will do.
     Team,
-    /// Both.
+    /// The admin and a team.
     AdminOrTeam,
 }
 

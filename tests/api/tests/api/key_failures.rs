@@ -1,4 +1,5 @@
-//! Keys that are made and stopped while LiteLLM fails, while others do the same, and while another node has them cached.
+//! Keys that are made and stopped while LiteLLM fails, while others do the same, and while another node has them
+//! cached.
 
 use crate::{
     fixtures::{sql, stored, unique},

@@ -1,4 +1,4 @@
-//! What LiteLLM is told of model groups that change.
+//! LiteLLM is synchronized with model groups that change.
 
 use crate::{
     litellm_teams::{directly, known},

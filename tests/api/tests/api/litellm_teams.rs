@@ -1,4 +1,4 @@
-//! What LiteLLM is told of a team, and that it is told at once.
+//! LiteLLM is synchronized with teams, at once.
 
 use crate::{fixtures::unique, teams::show};
 use api_tests::{Answer, Options, Team, TestApp};

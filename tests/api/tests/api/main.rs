@@ -1,4 +1,5 @@
-//! The black-box tests: what the API promises, over HTTP, against the real components. One file for each thing that it promises.
+//! The black-box tests: what the API promises, over HTTP, against the real components. One file for each thing that it
+//! promises.
 
 mod access_groups;
 mod alerts;

@@ -19,8 +19,10 @@ async fn a_group_is_shown_as_it_was_made_with_its_models_in_order_of_priority() 
     let app = TestApp::start().await;
     let config = json!({"temperature": 0.2, "max_tokens": 100, "timeout_ms": 5000});
     let body = json!({
-        "group_name": "Resume_Agent.v1-x", "display_name": "Résumé agent", "description": "Reads résumés", "metadata": {"a": 1},
-        "models": [model("gpt-4o-mini", 7), {"model_name": "gpt-4o", "priority": 0, "config": config}, model("gpt-4", 1)],
+        "group_name": "Resume_Agent.v1-x", "display_name": "Résumé agent", "description": "Reads résumés",
+        "metadata": {"a": 1},
+        "models": [
+            model("gpt-4o-mini", 7), {"model_name": "gpt-4o", "priority": 0, "config": config}, model("gpt-4", 1)],
     });
     let made = app.admin().post("/api/model-groups/create", body.clone()).await.ok();
     for field in ["group_name", "display_name", "description", "metadata"] {
@@ -152,12 +154,15 @@ async fn resolving_shows_models_only_to_those_who_may_use_them() {
             async move { client.get(&path).await }
         };
         let expected = json!({
-            "group_name": group, "primary_model": "gpt-4", "fallback_models": ["gpt-4o", "gpt-4o-mini"], "team_has_access": true,
+            "group_name": group, "primary_model": "gpt-4", "fallback_models": ["gpt-4o", "gpt-4o-mini"],
+            "team_has_access": true,
         });
         assert_eq!(resolve(&group).await.ok(), expected);
-        let expected = json!({"group_name": single, "primary_model": "gpt-4", "fallback_models": [], "team_has_access": true});
+        let expected = json!({"group_name": single, "primary_model": "gpt-4", "fallback_models": [],
+            "team_has_access": true});
         assert_eq!(resolve(&single).await.ok(), expected);
-        let expected = json!({"group_name": other, "primary_model": null, "fallback_models": [], "team_has_access": false});
+        let expected = json!({"group_name": other, "primary_model": null, "fallback_models": [],
+            "team_has_access": false});
         assert_eq!(resolve(&other).await.ok(), expected);
         resolve("None").await.refused(404, "not_found", "Model group 'None' not found");
     }

@@ -17,7 +17,8 @@ async fn set_away(app: &TestApp, away: bool) {
         .batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {}", !away))
         .await
         .expect("altered");
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND application_name = 'llm-jobs'";
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 \
+               AND application_name = 'llm-jobs'";
     client.query(end, &[&name]).await.expect("ended");
 }
 

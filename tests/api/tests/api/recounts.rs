@@ -58,7 +58,8 @@ struct Recount {
     models: BTreeMap<String, (i64, Decimal)>,
 }
 
-/// Counts a team's jobs again; `price` says what the customer pays for the nth job that was charged, by what its calls cost.
+/// Counts a team's jobs again; `price` says what the customer pays for the nth job that was charged, by what its calls
+/// cost.
 async fn recount(app: &TestApp, team: &Team, price: impl Fn(i64, Decimal) -> Decimal) -> Recount {
     let admin = app.admin();
     let mut sums = Recount::default();

@@ -19,7 +19,8 @@ async fn refilled(app: &TestApp, period: &str) -> Team {
 /// Lets so much time go by for the schedules of all teams.
 async fn let_pass(app: &TestApp, interval: &str) {
     let earlier = format!(
-        "UPDATE credit_accounts SET refill_start = refill_start - interval '{interval}', refill_due = refill_due - interval '{interval}'"
+        "UPDATE credit_accounts SET refill_start = refill_start - interval '{interval}', \
+         refill_due = refill_due - interval '{interval}'"
     );
     sql(app, &earlier).await;
 }

@@ -9,14 +9,16 @@ async fn app_keeping(months: u32) -> TestApp {
     TestApp::start_with(Options { variables, ..Options::default() }).await
 }
 
-/// A completed job with a call, which lies so many months back, as if it had been created then. Gives its id and its month.
+/// A completed job with a call, which lies so many months back, as if it had been created then. Gives its id and its
+/// month.
 async fn old_job(app: &TestApp, team: &Team, months: u32) -> (String, String) {
     let job = team.job().await;
     team.call(&job, "hello").await.ok();
     team.complete(&job, "completed").await.ok();
     let names = format!(
         "SELECT to_char(day, 'YYYY-MM'), to_char(day, 'YYYY_MM'), uuid_v7_floor(day)::text,
-                uuid_v7_floor(date_trunc('month', day))::text, uuid_v7_floor(date_trunc('month', day) + interval '1 month')::text
+                uuid_v7_floor(date_trunc('month', day))::text,
+                uuid_v7_floor(date_trunc('month', day) + interval '1 month')::text
          FROM (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
                       - make_interval(months => {months}) + interval '10 days' AS day) AS days"
     );

@@ -1,4 +1,5 @@
-//! What a key that is no longer good can still do: here nothing at once; where a cache has not heard of it, read for a while.
+//! What a key that is no longer good can still do: here nothing at once; where a cache has not heard of it, read for a
+//! while.
 
 use crate::{
     fixtures::{sql, stored},
@@ -183,7 +184,8 @@ async fn a_look_up_that_puts_its_entry_after_the_key_was_forgotten_misleads_no_o
     });
     put(&app, &team, "suspend").await;
 
-    // Whoever had asked before the suspension writes this now, and is about to look whether the key was forgotten meanwhile.
+    // Whoever had asked before the suspension writes this now, and is about to look whether the key was forgotten
+    // meanwhile.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs();
     entry["since"] = json!(now);
     let put = "INSERT INTO spin_key_value (store, key, value) VALUES ('default', ?1, ?2)";

@@ -28,7 +28,8 @@ async fn creating_a_team_answers_all_that_it_is_and_its_key() {
     let key = key.as_str().expect("a key").to_owned();
     assert!(key.starts_with("sk-") && key.len() > 20);
     let expected = json!({
-        "team_id": id, "organization_id": organization, "team_alias": "Acme – Production", "model_groups": [second, first],
+        "team_id": id, "organization_id": organization, "team_alias": "Acme – Production",
+        "model_groups": [second, first],
         "access_groups": [], "allowed_models": ["gpt-4o", "gpt-4o-mini", "gpt-4"], "credits_allocated": 1000,
         "credits_remaining": 1000, "message": "Team created successfully with LiteLLM integration",
     });
@@ -41,7 +42,8 @@ async fn creating_a_team_answers_all_that_it_is_and_its_key() {
         assert_eq!(shown[field], expected[field], "{field}");
     }
     let credits = json!({
-        "credits_allocated": 1000, "credits_used": 0, "credits_remaining": 1000, "credits_reserved": 0, "credits_available": 1000,
+        "credits_allocated": 1000, "credits_used": 0, "credits_remaining": 1000, "credits_reserved": 0,
+        "credits_available": 1000,
     });
     for (field, value) in [
         ("credits", credits),

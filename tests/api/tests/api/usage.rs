@@ -224,7 +224,8 @@ async fn add_jobs(app: &TestApp, team: &Team, number: u32) {
     let add = format!(
         "UPDATE credit_accounts SET held = held + {number};
          WITH added AS (
-             INSERT INTO jobs (job_id, team_id, terms_id, job_type, status, metadata, completed_at, credit_applied, expires_at)
+             INSERT INTO jobs (job_id, team_id, terms_id, job_type, status, metadata, completed_at, credit_applied,
+             expires_at)
              SELECT uuid_v7(), team_id, terms_id, 'test', 'completed', '{{}}', now(), true, now()
              FROM teams, generate_series(1, {number}) WHERE team_id = '{}' RETURNING job_id, team_id)
          SELECT count(post_transaction(team_id, 'deduction', -1, 'test', job_id, '{{}}')) FROM added;",

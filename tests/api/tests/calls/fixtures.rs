@@ -40,7 +40,8 @@ pub async fn stream_refusal(team: &Team, job: &str, body: Value) -> Answer {
     team.client.post(&format!("/api/jobs/{job}/llm-call-stream"), body).await
 }
 
-/// A stream's events as JSON, and whether it ended with `[DONE]`. Comments are left out; an `event: error` stays in with its data.
+/// A stream's events as JSON, and whether it ended with `[DONE]`. Comments are left out; an `event: error` stays in
+/// with its data.
 pub async fn events(stream: Sse) -> (Vec<Value>, bool) {
     assert_eq!(stream.status, 200);
     let mut events = stream.rest().await;

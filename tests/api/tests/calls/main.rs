@@ -1,4 +1,5 @@
-//! What the API promises about calls: answers, fallbacks, costs, streams, and what happens when somebody leaves or something breaks.
+//! What the API promises about calls: answers, fallbacks, costs, streams, and what happens when somebody leaves or
+//! something breaks.
 
 mod answers;
 mod budgets;

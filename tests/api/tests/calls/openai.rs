@@ -197,7 +197,8 @@ async fn parameters_go_on_and_tool_calls_come_back() {
     let app = TestApp::start().await;
     let Some(stand_in) = app.stand_in() else { return };
     let team = app.team(9).await;
-    let tool = json!({"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}});
+    let tool = json!({"type": "function",
+        "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}});
     let fields =
         json!({"temperature": 0.3, "seed": 7, "user": "ann", "tools": [tool], "tool_choice": "required"});
     let answer = chat(&team, prompt_with("hello", fields.clone())).await.ok();

@@ -100,7 +100,8 @@ async fn a_body_that_is_too_large_is_refused_in_openais_form() {
     let team = app.team(1).await;
     let address = app.url().trim_start_matches("http://").to_owned();
     let mut connection = TcpStream::connect(address).await.expect("a connection");
-    // Announced only: whoever sends it all the same may find the connection closed before he reads the answer.
+    // The body is announced but not sent: a client that sends it may find the connection closed before it reads the
+    // answer.
     let head = format!(
         "POST {CHAT} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {}\r\ncontent-length: 5000000\r\n\r\n",
         team.key

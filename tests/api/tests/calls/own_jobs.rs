@@ -41,7 +41,8 @@ async fn one_request_makes_a_job_its_call_and_its_end_for_one_credit() {
     let group = app.model_group(&["gpt-4o-mini"]).await;
     let team = app.team_with(json!({"credits_allocated": 3, "model_groups": [group]})).await;
     let fields = json!({
-        "team_id": team.id, "user_id": "ann", "job_metadata": {"file": "a.pdf"}, "purpose": "draft", "call_metadata": {"n": 1},
+        "team_id": team.id, "user_id": "ann", "job_metadata": {"file": "a.pdf"}, "purpose": "draft",
+        "call_metadata": {"n": 1},
         "model_group": group, "temperature": 0.5,
     });
     let answer = buffered(&team, "[[prompt_tokens=1000]] [[completion_tokens=500]] hello", fields).await;

@@ -1,4 +1,5 @@
-//! How many statements a request costs. Each is a checkout of a connection and three round trips, so the number is a promise.
+//! How many statements a request costs. Each is a checkout of a connection and three round trips, so the number is a
+//! promise.
 
 use crate::fixtures::{app_with_connections, events, prompt, stream};
 use api_tests::{Options, TestApp, eventually};
@@ -48,7 +49,8 @@ impl Counted {
     }
 }
 
-/// The function that a statement is about. What changes something is wrapped in what claims its request and keeps its answer.
+/// The function that a statement is about. What changes something is wrapped in what claims its request and keeps its
+/// answer.
 fn operation(statement: &str) -> String {
     let wrapping = ["claim", "keep", "finish", "json_build_object"];
     let before_parentheses = statement.split('(').map(|text| text.trim_end());

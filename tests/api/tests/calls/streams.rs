@@ -122,7 +122,8 @@ async fn a_function_call_is_streamed_piece_by_piece() {
     let app = TestApp::start().await;
     let team = app.team(1).await;
     let job = team.job().await;
-    let function = json!({"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}});
+    let function = json!({"name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}});
     let body = prompt_with("Berlin?", json!({"tools": [{"type": "function", "function": function}]}));
     let (events, done) = events(stream(&team, &job, body).await).await;
     let calls: Vec<&Value> =

@@ -1,5 +1,5 @@
-//! What a defect that panics leaves behind. A trap ends a component's instance with everything in it; what the database knows
-//! by then is not lost, and what was open ends by its deadline.
+//! What a defect that panics leaves behind. A trap ends a component's instance with everything in it; what the database
+//! knows by then is not lost, and what was open ends by its deadline.
 //!
 //! The traps come from the test-only component `trap`, which runs beside the product's and opens calls as they do.
 

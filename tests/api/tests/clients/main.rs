@@ -1,5 +1,5 @@
-//! Clients that others wrote: OpenAI's own SDK against the part of the API that speaks OpenAI's, and Schemathesis, which makes requests
-//! out of the application's OpenAPI document and checks the answers against it.
+//! Clients that others wrote: OpenAI's own SDK against the part of the API that speaks OpenAI's, and Schemathesis,
+//! which makes requests out of the application's OpenAPI document and checks the answers against it.
 
 mod openai_sdk;
 mod schemathesis;

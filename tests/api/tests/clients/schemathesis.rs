@@ -1,11 +1,13 @@
 //! Schemathesis: does the application do what its OpenAPI document says?
 //!
-//! For each caller it makes requests from every operation that the caller may make: the document's examples, combinations of what the
-//! schemas allow and of what they forbid, and random ones. Nothing may be answered with a server error, with a status, header, content
-//! type or body that isn't documented, and what the schemas forbid must be refused. The seed is fixed.
+//! For each caller it makes requests from every operation that the caller may make: the document's examples,
+//! combinations of what the schemas allow and of what they forbid, and random ones. Nothing may be answered with a
+//! server error, with a status, header, content type or body that isn't documented, and what the schemas forbid must be
+//! refused. The seed is fixed.
 //!
-//! Off is `positive_data_acceptance`, since there is valid input that no schema can tell from invalid input: two names for the same
-//! field, an offset beside a cursor, a price that goes with another mode, an `Idempotency-Key` that was used before.
+//! Off is `positive_data_acceptance`, since there is valid input that no schema can tell from invalid input: two names
+//! for the same field, an offset beside a cursor, a price that goes with another mode, an `Idempotency-Key` that was
+//! used before.
 
 use crate::{beside, python};
 use api_tests::{PATIENCE, TestApp, python::run};
@@ -14,8 +16,8 @@ use serde_json::json;
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
     response_schema_conformance,negative_data_rejection,missing_required_header,unsupported_method,ignored_auth";
 
-/// An application with what the document's examples are about, and the key of their team. `None` against a real LiteLLM, in which the
-/// examples' ids may be taken.
+/// An application with what the document's examples are about, and the key of their team. `None` against a real
+/// LiteLLM, in which the examples' ids may be taken.
 async fn app() -> Option<(TestApp, String)> {
     let app = TestApp::start().await;
     app.stand_in()?;

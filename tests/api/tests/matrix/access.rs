@@ -49,7 +49,8 @@ impl Persona {
         }
     }
 
-    /// How a route with this access refuses the persona; `None`: it doesn't. `to_others` is what it answers to teams that it is not about.
+    /// How a route with this access refuses the persona; `None`: it doesn't. `to_others` is what it answers to teams
+    /// that it is not about.
     fn refusal(self, access: Access, to_others: Option<(u16, &'static str)>) -> Option<(u16, &'static str)> {
         let unauthenticated = Some((401, "unauthenticated"));
         match (access, self) {

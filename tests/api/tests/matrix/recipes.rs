@@ -186,7 +186,8 @@ pub async fn recipe(route: &str, world: &World<'_>) -> Recipe {
     }
 }
 
-/// The same request made wrong, so that it is refused: with a field that nothing has, or for something that is not there.
+/// The same request made wrong, so that it is refused: with a field that nothing has, or for something that is not
+/// there.
 pub fn spoilt(recipe: &Recipe, deletes: bool) -> Recipe {
     let mut spoilt = Recipe { path: recipe.path.clone(), body: recipe.body.clone(), to_others: None };
     if deletes {

@@ -1,5 +1,5 @@
-//! Which SQL statements a request takes. Each is a checkout of a connection and three round trips, so this is a promise, and
-//! `docs/api.md` repeats it.
+//! Which SQL statements a request takes. Each is a checkout of a connection and three round trips, so this is a
+//! promise, and `docs/api.md` repeats it.
 
 use crate::{
     recipes::recipe,
@@ -50,8 +50,8 @@ async fn every_route_takes_the_statements_that_are_written_down() {
     let written = statements().expect("tests/openapi/statements.json");
     assert!(
         measured == written,
-        "measured are {measured:#?}\nIf that is meant: WRITE_STATEMENTS=1 cargo test -p api-tests --test matrix statements, \
-         and cargo run -p openapi"
+        "measured are {measured:#?}\nIf that is meant: WRITE_STATEMENTS=1 cargo test -p api-tests --test matrix \
+         statements, and cargo run -p openapi"
     );
 }
 
@@ -66,7 +66,8 @@ async fn reset(database: &Client) {
     database.query(reset, &[]).await.expect("a reset");
 }
 
-/// The functions that clients called since the reset, one for each statement. A statement without any is given as it is.
+/// The functions that clients called since the reset, one for each statement. A statement without any is given as it
+/// is.
 async fn sent(database: &Client, functions: &[String]) -> Vec<String> {
     let rows = database.query(SENT, &[]).await.expect("the statements");
     let mut sent: Vec<String> = rows

@@ -19,7 +19,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts one.
+    /// Starts an application and sets up what the requests need.
     pub async fn set(options: Options) -> Self {
         let app = TestApp::start_with(options).await;
         let (other, suspended) = (app.team(10).await, app.team(10).await);

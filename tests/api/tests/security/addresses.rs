@@ -1,5 +1,6 @@
-//! Nobody makes the application call an address: what looks like one in a request is data. Only alerts go where a team's `webhook_url`,
-//! which is the admin's to set, and the variable `webhook_hosts`, which is the deployment's, agree.
+//! Nobody makes the application call an address: what looks like one in a request is data. Only alerts go where a
+//! team's `webhook_url`, which is the admin's to set, and the variable `webhook_hosts`, which is the deployment's,
+//! agree.
 
 use crate::{
     recorder::Recorder,
@@ -114,7 +115,8 @@ async fn addresses_in_what_the_admin_writes_are_called_by_nobody() {
         .ok();
     // Alerts are off: there is no secret to sign them with.
     let team = app
-        .team_with(json!({"organization_id": organization, "model_groups": [group], "team_alias": url, "webhook_url": url, "credits_allocated": 1}))
+        .team_with(json!({"organization_id": organization, "model_groups": [group], "team_alias": url,
+            "webhook_url": url, "credits_allocated": 1}))
         .await;
     let job = team.job().await;
     assert!(team.call(&job, "hello").await.status.is_server_error(), "no such model");
@@ -254,7 +256,8 @@ async fn a_redirect_of_a_webhook_is_not_followed_and_is_no_delivery() {
     for status in [301, 302, 303, 307, 308] {
         let inside = Trap::set().await;
         let redirect = format!(
-            "HTTP/1.1 {status} Elsewhere\r\nlocation: http://{}/inside\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 {status} Elsewhere\r\nlocation: http://{}/inside\r\n\
+             content-length: 0\r\nconnection: close\r\n\r\n",
             inside.address
         );
         let receiver = Trap::answering(redirect).await;

@@ -269,7 +269,9 @@ async fn a_body_that_comes_a_byte_a_second_is_given_up_on_and_keeps_nobody_waiti
                     }
                 };
                 let read = read_head(reader);
-                tokio::select! { head = read => head, () = drip => String::new(), () = sleep(PATIENCE) => "nothing".into() }
+                tokio::select! {
+                    head = read => head, () = drip => String::new(), () = sleep(PATIENCE) => "nothing".into()
+                }
             });
         }
     }

@@ -1,5 +1,5 @@
-//! Canaries: a prompt and keys that are sung wherever somebody might write them down, and then looked for in everything that is kept or
-//! shown.
+//! Canaries: a prompt and keys that are sent wherever they might be stored or logged, and then looked for in everything
+//! that is kept or shown.
 
 use crate::{
     hostile::method,

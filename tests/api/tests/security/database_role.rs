@@ -1,5 +1,5 @@
-//! What the role can do as which the application is connected to its database: call the functions of the API. Whoever got hold of its
-//! password, or of a component, can do that and nothing else.
+//! What the role can do as which the application is connected to its database: call the functions of the API. Whoever
+//! got hold of its password, or of a component, can do that and nothing else.
 
 use api_tests::TestApp;
 use serde_json::json;
@@ -30,7 +30,8 @@ async fn the_applications_role_can_neither_read_nor_write_any_table() {
     let before = app.database.everything().await;
     let tables = texts(
         &app.database.client,
-        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')",
+        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'public'::regnamespace \
+         AND relkind IN ('r', 'p', 'v', 'm', 'f')",
     )
     .await;
     assert!(tables.contains(&"virtual_keys".to_owned()) && tables.len() > 20, "{tables:?}");
@@ -56,7 +57,8 @@ async fn the_applications_role_can_neither_read_nor_write_any_table() {
             assert_eq!(refusal(&role, &statement).await, DENIED, "{statement}");
         }
     }
-    let sequences = "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace";
+    let sequences = "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'S' \
+                     AND relnamespace = 'public'::regnamespace";
     for sequence in texts(&app.database.client, sequences).await {
         for call in [format!("nextval('{sequence}')"), format!("setval('{sequence}', 1)")] {
             assert_eq!(refusal(&role, &format!("SELECT {call}")).await, DENIED, "{call}");
@@ -116,7 +118,8 @@ async fn the_applications_role_makes_changes_and_becomes_nothing() {
         "DROP FUNCTION lookup_key",
         "ALTER FUNCTION lookup_key OWNER TO llm_jobs_test",
         "ALTER FUNCTION lookup_key SECURITY INVOKER",
-        "CREATE OR REPLACE FUNCTION public.lookup_key(p_key_hash bytea) RETURNS json LANGUAGE sql AS 'SELECT NULL::json'",
+        "CREATE OR REPLACE FUNCTION public.lookup_key(p_key_hash bytea) RETURNS json \
+         LANGUAGE sql AS 'SELECT NULL::json'",
         "COMMENT ON TABLE teams IS 'x'",
         "REINDEX TABLE teams",
         "COPY (SELECT 1) TO PROGRAM 'true'",
@@ -157,7 +160,8 @@ async fn every_function_is_either_refused_or_runs_as_its_owner_with_a_fixed_sear
         .database
         .client
         .query(
-            "SELECT p.oid::regprocedure::text, proname::text, has_function_privilege('llm_jobs_test', p.oid, 'EXECUTE'), prosecdef,
+            "SELECT p.oid::regprocedure::text, proname::text, has_function_privilege('llm_jobs_test', p.oid, 'EXECUTE'),
+             prosecdef,
                     coalesce(array_to_string(proconfig, ' '), ''), prorettype = 'trigger'::regtype,
                     ARRAY(SELECT format_type(t, NULL) FROM unnest(proargtypes) AS t), pg_get_userbyid(proowner)::text
              FROM pg_proc p WHERE pronamespace = 'public'::regnamespace",

@@ -1,4 +1,5 @@
-//! Texts by which databases, shells, formats and parsers have been fooled, and the places of a request where they can stand.
+//! Texts by which databases, shells, formats and parsers have been fooled, and the places of a request where they can
+//! stand.
 
 use crate::recipes::Recipe;
 use openapi::{name, verb};
@@ -7,8 +8,8 @@ use serde_json::Value;
 use shared::http::api::Route;
 use std::sync::LazyLock;
 
-/// Texts that are valid JSON strings and that PostgreSQL can hold. A statement that runs one of the sleeps ends at the statement
-/// timeout, which is a 5xx.
+/// Texts that are valid JSON strings and that PostgreSQL can hold. A statement that runs one of the sleeps ends at the
+/// statement timeout, which is a 5xx.
 pub const TEXTS: [&str; 14] = [
     "'",
     "\"",
@@ -26,8 +27,8 @@ pub const TEXTS: [&str; 14] = [
     "🦀\u{1F468}\u{200D}\u{1F469}\u{fffd}\u{feff}",
 ];
 
-/// JSON strings, as they stand in a body, that are none to PostgreSQL or none at all: U+0000, halves of surrogate pairs, control characters,
-/// bytes that are not UTF-8.
+/// JSON strings, as they stand in a body, that are none to PostgreSQL or none at all: U+0000, halves of surrogate
+/// pairs, control characters, bytes that are not UTF-8.
 pub const NO_TEXTS: [&[u8]; 6] = [
     b"\"a\\u0000b\"",
     b"\"\\ud800\"",

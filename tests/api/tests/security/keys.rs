@@ -151,7 +151,8 @@ async fn a_key_in_any_other_place_than_its_header_is_none() {
         for name in ["api_key", "key", "access_token", "authorization", "x-admin-key"] {
             app.nobody().get(&format!("{path}?{name}={key}")).await.refused(401, "unauthenticated", missing);
         }
-        let body = json!({"team_id": team.id, "job_type": "test", "api_key": key, "authorization": format!("Bearer {key}")});
+        let body = json!({"team_id": team.id, "job_type": "test", "api_key": key,
+            "authorization": format!("Bearer {key}")});
         app.nobody().post("/api/jobs/create", body).await.refused(401, "unauthenticated", missing);
         let with_credentials = app.url().replace("http://", &format!("http://user:{key}@"));
         let answer = Answer::of(reqwest::Client::new().get(format!("{with_credentials}{path}"))).await;

@@ -1,4 +1,5 @@
-//! The log has a line for each failure, whatever was in the request, and answers give nothing back that could be more than data.
+//! The log has a line for each failure, whatever was in the request, and answers give nothing back that could be more
+//! than data.
 
 use crate::{
     hostile::method,
@@ -72,14 +73,18 @@ async fn a_failure_is_one_line_in_the_log_whatever_the_request_holds() {
         requests.push((route, path, body));
     }
     // In place of each a function that fails with what it was given, as PostgreSQL's own messages do.
-    let functions = "SELECT proname::text, pg_get_function_identity_arguments(oid), pg_get_function_result(oid), pronargs::int
-        FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef AND proname NOT IN ('lookup_key', 'claim', 'keep')";
+    let functions =
+        "SELECT proname::text, pg_get_function_identity_arguments(oid), pg_get_function_result(oid),
+                pronargs::int
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef
+        AND proname NOT IN ('lookup_key', 'claim', 'keep')";
     for row in stage.app.database.client.query(functions, &[]).await.expect("the functions") {
         let (function, arguments, result): (String, String, String) = (row.get(0), row.get(1), row.get(2));
         let given: String = (1..=row.get::<_, i32>(3)).map(|number| format!(", ${number}::text")).collect();
         let broken = format!(
             "DROP FUNCTION {function}({arguments}) CASCADE;
-             CREATE FUNCTION {function}({arguments}) RETURNS {result} LANGUAGE plpgsql SECURITY DEFINER AS $broken$ BEGIN
+             CREATE FUNCTION {function}({arguments}) RETURNS {result}
+             LANGUAGE plpgsql SECURITY DEFINER AS $broken$ BEGIN
                  RAISE EXCEPTION E'lost\\r\\n%\\n{FORGED} \\x1b[31m', concat_ws(E'\\n{FORGED}\\n', ''{given});
              END $broken$"
         );

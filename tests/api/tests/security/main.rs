@@ -1,5 +1,5 @@
-//! Negative tests: what attackers try, class by class. `docs/security.md` says for each class what guards against it and which of
-//! these tests shows that.
+//! Negative tests: what attackers try, class by class. `docs/security.md` says for each class what guards against it
+//! and which of these tests shows that.
 
 #[path = "../matrix/recipes.rs"]
 #[allow(dead_code, reason = "made for the matrix, which uses more of it")]

@@ -214,7 +214,7 @@ async fn an_absolute_target_is_the_same_request_and_needs_the_same_key() {
     assert_eq!(health.status, 200);
 }
 
-/// As under a real Spin.
+/// The tests' host answers these requests as a real Spin does.
 #[tokio::test]
 async fn a_request_names_one_host_or_gets_no_answer() {
     let app = TestApp::start().await;

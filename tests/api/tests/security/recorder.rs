@@ -1,5 +1,5 @@
-//! Somebody between the application and the LiteLLM stand-in who writes everything down, and can answer in LiteLLM's place with an error
-//! that quotes all that it was sent, as providers do with prompts.
+//! Somebody between the application and the LiteLLM stand-in who writes everything down, and can answer in LiteLLM's
+//! place with an error that quotes all that it was sent, as providers do with prompts.
 
 use crate::world::Stage;
 use api_tests::{Options, TestApp};
@@ -29,7 +29,7 @@ pub struct Seen {
     pub body: Value,
 }
 
-/// The one in between.
+/// A recording proxy between the application and the LiteLLM stand-in.
 #[derive(Clone)]
 pub struct Recorder(Arc<Desk>);
 
@@ -83,8 +83,8 @@ impl Recorder {
         self.seen().into_iter().filter(|seen| seen.path.ends_with("/chat/completions")).collect()
     }
 
-    /// From now on every request is answered with this status and an error that quotes it, headers and all, in an answer of that form or,
-    /// with 200, in one that should have been a model's; with `None` LiteLLM answers again.
+    /// From now on every request is answered with this status and an error that quotes it, headers and all, in an
+    /// answer of that form or, with 200, in one that should have been a model's; with `None` LiteLLM answers again.
     pub fn quote(&self, status: Option<u16>) {
         *self.0.quoting.lock().expect("the mode") = status;
     }

@@ -94,7 +94,7 @@ const HEADERS: [&str; 7] = [
     "accept",
 ];
 
-/// Fails the test if LiteLLM was told more than a prompt.
+/// Fails the test if LiteLLM got more than a prompt.
 fn only_a_prompt(seen: &[Seen]) {
     for seen in seen {
         for name in seen.body.as_object().expect("an object").keys() {
@@ -267,7 +267,8 @@ async fn tools_that_litellm_would_run_itself_are_refused() {
     for tool in [
         json!({"type": "file_search", "vector_store_ids": ["another team's"]}),
         json!({"type": "mcp", "server_label": "litellm", "server_url": "litellm_proxy", "require_approval": "never"}),
-        json!({"type": "mcp", "server_label": "x", "server_url": "http://127.0.0.1:1/mcp", "headers": {"authorization": "x"}}),
+        json!({"type": "mcp", "server_label": "x", "server_url": "http://127.0.0.1:1/mcp",
+            "headers": {"authorization": "x"}}),
         json!({"type": "web_search"}),
         json!({"type": "code_interpreter", "container": {"type": "auto"}}),
     ] {

@@ -1,5 +1,5 @@
-//! Teams among each other: whatever of another team's a key names, in a path, query, body or header, it gets nothing and learns nothing,
-//! not even whether there is such a thing.
+//! Teams among each other: whatever of another team's a key names, in a path, query, body or header, it gets nothing
+//! and learns nothing, not even whether there is such a thing.
 
 use crate::{
     hostile::method,
@@ -125,7 +125,8 @@ async fn a_cursor_or_filter_of_another_team_shows_only_ones_own() {
     let app = TestApp::start().await;
     let (team, other) = (app.team(9).await, app.team(9).await);
     for own in [&team, &other, &team, &other, &team, &other] {
-        let body = json!({"team_id": own.id, "job_type": format!("of {}", own.id), "user_id": format!("user of {}", own.id)});
+        let body = json!({"team_id": own.id, "job_type": format!("of {}", own.id),
+            "user_id": format!("user of {}", own.id)});
         let job = own.client.post("/api/jobs/create", body).await.ok();
         own.complete(job["job_id"].as_str().expect("a job_id"), "completed").await.ok();
     }

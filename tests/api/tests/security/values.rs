@@ -17,7 +17,8 @@ async fn what_a_team_writes_is_given_back_to_the_letter() {
         let team = app.team(2).await;
         let job = job_with(&team, text).await;
         let call = json!({
-            "messages": [{"role": "user", "content": text}], "purpose": text, "call_metadata": {text: text}, "user": text,
+            "messages": [{"role": "user", "content": text}], "purpose": text, "call_metadata": {text: text},
+            "user": text,
         });
         let answer = team.client.post(&format!("/api/jobs/{job}/llm-call"), call).await.ok();
         let said = answer["response"]["content"].as_str().expect("the stand-in repeats the prompt");

@@ -1,5 +1,5 @@
-//! The clients that the integration guides describe work: for each guide a Python script beside this file makes its requests, in
-//! its order and with its fields, through the `requests` package as the guides do.
+//! The clients that the integration guides describe work: for each guide a Python script beside this file makes its
+//! requests, in its order and with its fields, through the `requests` package as the guides do.
 //!
 //! The scripts run in a virtual environment under `target/`, see [`Python`].
 

@@ -1,5 +1,6 @@
-//! What the admin changes is told to two, PostgreSQL and LiteLLM: it holds in both or in none, whatever happens to the connection to
-//! either, and LiteLLM's nonsense is nobody's defect.
+//! The admin's changes are made in two places, PostgreSQL and LiteLLM: a change takes effect in both or in neither,
+//! whatever happens to the connection to either, and nonsense from LiteLLM does not count as a defect of the
+//! application.
 
 use crate::asking::{
     ask, assert_repeats, assert_unavailable, create_job, forget_connections, is_charged, let_deadlines_pass,
@@ -14,8 +15,9 @@ use uuid::Uuid;
 /// At how many bytes each connection is cut each way.
 const PLACES: u64 = 10;
 
-/// Sends a request with a connection of `proxy` that breaks off at some byte, and then its repeat under the same `Idempotency-Key`, once
-/// the time of whatever the first one had begun is over. Gives what the repeat was answered, at every place.
+/// Sends a request with a connection of `proxy` that breaks off at some byte, and then its repeat under the same
+/// `Idempotency-Key`, once the time of whatever the first one had begun is over. Gives what the repeat was answered, at
+/// every place.
 async fn cut_and_repeated(
     app: &Application,
     proxy: &Proxy,
@@ -130,8 +132,8 @@ fn nonsense() -> Vec<(&'static str, Script)> {
     ]
 }
 
-/// Puts each of these in LiteLLM's place: every change by the admin that needs LiteLLM is refused in time, and afterwards none has
-/// happened by half.
+/// Puts each of these in LiteLLM's place: every change by the admin that needs LiteLLM is refused in time, and
+/// afterwards none has happened by half.
 async fn no_change_is_half_done(cases: Vec<(&str, Script)>) {
     let app = Application::start().await;
     let team = app.team(1000).await;

@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 use std::{io::Write, time::Duration};
 use tokio::time::{sleep, timeout};
 
-/// Longer than any request may take while something is wrong that is not the model's slowness: up to 15 s in which its key is looked up, and
-/// 20 s for its statement, which is sent once more when it was lost within 5 s.
+/// Longer than any request may take while something is wrong that is not the model's slowness: up to 15 s in which its
+/// key is looked up, and 20 s for its statement, which is sent once more when it was lost within 5 s.
 pub const BOUND: Duration = Duration::from_secs(40);
 
-/// The answer, or `None` where the connection ended without a whole one. Fails the test when there is neither within [`BOUND`].
+/// The answer, or `None` where the connection ended without a whole one. Fails the test when there is neither within
+/// [`BOUND`].
 #[track_caller]
 pub fn ask(request: RequestBuilder) -> impl Future<Output = Option<Answer>> {
     let caller = std::panic::Location::caller();
@@ -70,8 +71,8 @@ pub async fn is_charged(team: &Team, job: &str, context: &str) {
     assert_eq!((&costs["failed_calls"], &costs["credit_applied"]), (&json!(0), &json!(true)), "{context}");
 }
 
-/// Places in so many bytes at which to cut: about `number` of them, each at another one of its stretch. With `EVERY_BYTE=1` in the
-/// environment they are all, which takes long.
+/// Places in so many bytes at which to cut: about `number` of them, each at another one of its stretch. With
+/// `EVERY_BYTE=1` in the environment they are all, which takes long.
 pub fn places(bytes: u64, number: u64) -> impl Iterator<Item = u64> {
     let all = std::env::var_os("EVERY_BYTE").is_some();
     let step = if all { 1 } else { (bytes / number).max(1) };

@@ -11,7 +11,7 @@ pub async fn app_with_a_server_of_its_own(options: &[&'static str]) -> Applicati
     Application::start_with(Setup { postgres: Some(postgres), ..Setup::default() }).await
 }
 
-/// That server.
+/// The application's own PostgreSQL server.
 pub fn postgres(app: &Application) -> &Postgres {
     app.postgres.as_ref().expect("a server of its own")
 }
@@ -147,8 +147,8 @@ async fn more_requests_than_the_server_has_connections_are_answered_or_told_to_c
         }
     }
     assert!(opened > 0);
-    // Each component keeps the connections that it has made, so a host whose components together may have more than the server gives
-    // can leave one of them without any until it is started anew. That is for whoever sizes both.
+    // Each component keeps the connections that it has made, so a host whose components together may have more than the
+    // server gives can leave one of them without any until it is started anew. That is for whoever sizes both.
     app.hosts[0].stop().await;
     app.hosts[0].restart().await.expect("started again");
     assert_eq!(app.number("SELECT count(*) FROM jobs").await, opened);

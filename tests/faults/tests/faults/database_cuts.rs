@@ -35,8 +35,9 @@ async fn answer_to(request: RequestBuilder, context: &str) -> Answer {
     ask(request).await.unwrap_or_else(|| panic!("{context}: no answer"))
 }
 
-/// Makes a request again and again, each time with a connection that breaks off at another byte. Nobody notices: it is answered, and has
-/// taken effect once. `effects` is SQL that counts how often it has. At about `number` bytes each way.
+/// Makes a request again and again, each time with a connection that breaks off at another byte. Nobody notices: it is
+/// answered, and has taken effect once. `effects` is SQL that counts how often it has. At about `number` bytes each
+/// way.
 async fn nobody_notices(
     app: &Application,
     what: &str,
@@ -79,14 +80,15 @@ async fn jobs_are_opened_and_charged_once_and_nobody_notices_that_a_connection_b
     app.recovers().await;
 }
 
-/// The key is revoked between a statement whose answer is lost and its repeat, which is refused for that: nobody is told that nothing
-/// has happened.
+/// The key is revoked between a statement whose answer is lost and its repeat, which is refused for that: nobody is
+/// told that nothing has happened.
 #[tokio::test]
 async fn a_repeat_that_is_refused_does_not_hide_that_the_first_one_was_carried_out() {
     let (app, _) = app().await;
     let revoking = "ALTER FUNCTION create_job RENAME TO kept;
         CREATE FUNCTION create_job(p_actor text, p_team_id text, p_user_id text, p_job_type text, p_metadata json,
-                                   p_lifetime_seconds integer, p_job_id uuid) RETURNS json LANGUAGE plpgsql SECURITY DEFINER AS $$
+                                   p_lifetime_seconds integer, p_job_id uuid) RETURNS json
+                                   LANGUAGE plpgsql SECURITY DEFINER AS $$
         DECLARE
             v_answer json := kept(p_actor, p_team_id, p_user_id, p_job_type, p_metadata, p_lifetime_seconds, p_job_id);
         BEGIN
@@ -145,8 +147,8 @@ async fn jobs_of_one_call_are_charged_once_and_nobody_notices_that_a_connection_
     app.recovers().await;
 }
 
-/// Makes a request that is not sent again by itself, each time with a connection that breaks off at another byte: it is refused or answered, and
-/// with its repeat, under the same `Idempotency-Key`, it has taken effect once.
+/// Makes a request that is not sent again by itself, each time with a connection that breaks off at another byte: it is
+/// refused or answered, and with its repeat, under the same `Idempotency-Key`, it has taken effect once.
 #[tokio::test]
 async fn credits_are_added_once_by_a_request_and_its_repeat_wherever_the_connection_breaks() {
     let (app, team) = app().await;
@@ -235,7 +237,8 @@ async fn where_every_connection_breaks_it_is_a_503_and_with_its_repeat_it_has_ta
         let again = until_repeated(&team, job, key, context).await;
         assert_eq!(again, first.body, "{context}");
     }
-    // Of one that was not, nobody may know that it was opened: it ends by its deadline, and then its repeat is another one.
+    // Of one that was not, nobody may know that it was opened: it ends by its deadline, and then its repeat is another
+    // one.
     let_deadlines_pass(&app).await;
     for (context, job, key, _) in called {
         until_repeated(&team, &job, &key, &context).await;

@@ -53,7 +53,8 @@ async fn a_statement_that_takes_too_long_is_ended_and_a_503() {
     let team = app.team(5).await;
     let database = app.database.connect().await;
     let slow = "ALTER FUNCTION get_balance(text) RENAME TO kept;
-                CREATE FUNCTION get_balance(p_team_id text) RETURNS json LANGUAGE sql AS $$ SELECT kept(p_team_id) FROM pg_sleep(60) $$";
+                CREATE FUNCTION get_balance(p_team_id text) RETURNS json LANGUAGE sql
+                AS $$ SELECT kept(p_team_id) FROM pg_sleep(60) $$";
     database.batch_execute(slow).await.expect("made slow");
     let path = format!("/api/credits/teams/{}/balance", team.id);
     assert_unavailable(&ask(team.client.request(Method::GET, &path)).await.expect("an answer"), "too slow");

@@ -1,12 +1,13 @@
-//! A slow model holds up nobody: not with its calls, nor with its streams, however few connections to the database there are.
+//! A slow model holds up nobody: not with its calls, nor with its streams, however few connections to the database
+//! there are.
 
 use crate::asking::{ask, call, messages};
 use api_tests::{Options, TestApp, eventually};
 use futures::future::join_all;
 use std::time::Duration;
 
-/// How long the slow model is silent: longer than it takes to begin all the calls, also on a machine that is busy. LiteLLM gives up on
-/// a model after 30 s.
+/// How long the slow model is silent: longer than it takes to begin all the calls, also on a machine that is busy.
+/// LiteLLM gives up on a model after 30 s.
 const SILENCE: Duration = Duration::from_secs(28);
 
 #[tokio::test]

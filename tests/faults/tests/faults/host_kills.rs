@@ -67,7 +67,8 @@ async fn calls_and_streams_of_a_killed_host_end_by_their_deadline_and_no_credit_
     app.recovers().await;
 }
 
-/// Sends requests, kills the host a moment later, and sends each again under its `Idempotency-Key`: together they have taken effect once.
+/// Sends requests, kills the host a moment later, and sends each again under its `Idempotency-Key`: together they have
+/// taken effect once.
 async fn killed_among(
     app: &Application,
     moment: Duration,

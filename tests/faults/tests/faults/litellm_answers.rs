@@ -53,7 +53,8 @@ fn assert_told(answer: &Answer, told: Told, context: &str) {
     assert!(seconds.is_some(), "{context}: when to come again is not said: {:?}", answer.headers);
 }
 
-/// Makes a buffered and a streamed call, each in a job of its own, which both must be told the same; and nothing is charged.
+/// Makes a buffered and a streamed call, each in a job of its own, which both must be told the same; and nothing is
+/// charged.
 async fn both_calls_are_told(app: &Application, team: &Team, told: Told, context: &str) {
     for route in ["llm-call", "llm-call-stream"] {
         let context = format!("{context}, {route}");

@@ -1,5 +1,5 @@
-//! What holds when PostgreSQL, LiteLLM, the network or a host fails: an honest status within bounded time, nothing lost or counted
-//! twice, and afterwards everything works again with no hand.
+//! What holds when PostgreSQL, LiteLLM, the network or a host fails: an honest status within bounded time, nothing lost
+//! or counted twice, and afterwards everything works again with no hand.
 
 mod administration;
 mod asking;

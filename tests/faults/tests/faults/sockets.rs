@@ -1,5 +1,6 @@
-//! What is sent over sockets with Nagle's algorithm on, as those of Spin and of the project's host have it: what leaves in two pieces over
-//! a kept connection waits about 40 ms in between, for an acknowledgement that the other side puts off.
+//! What is sent over sockets with Nagle's algorithm on, as those of Spin and of the project's host have it: what leaves
+//! in two pieces over a kept connection waits about 40 ms in between, for an acknowledgement that the other side puts
+//! off.
 
 use faults::{Application, Direction};
 

@@ -1,5 +1,5 @@
-//! Two hosts on one database, each with a key-value store of its own: what one does, the other knows at once or within its cache's
-//! lifetime, and what must be exact is exact on both.
+//! Two hosts on one database, each with a key-value store of its own: what one does, the other knows at once or within
+//! its cache's lifetime, and what must be exact is exact on both.
 
 use crate::asking::{ask, call, complete, create_job, messages, post};
 use api_tests::{Answer, Team};
@@ -195,7 +195,8 @@ async fn twins_under_one_idempotency_key_on_two_hosts_take_effect_once() {
     }
     assert_eq!(app.number("SELECT count(*) FROM jobs").await, 20);
 
-    // A call's work is not all in one statement: who comes while it is under way is told so, and after it gets the same.
+    // A call's work is not all in one statement: who comes while it is under way is told so, and after it gets the
+    // same.
     for _ in 0..5 {
         let (job, key) = (here.job().await, Uuid::new_v4().to_string());
         let twins = [&here, &there].map(|team| ask(call(team, &job, "[[first_ms=300]] hello", Some(&key))));

@@ -28,7 +28,8 @@ impl Pools {
         Self { most_connections, by_address: Mutex::default() }
     }
 
-    /// A connection to `address`, a connection string or URL whose hosts must all be allowed. Waits when all are in use.
+    /// A connection to `address`, a connection string or URL whose hosts must all be allowed. Waits when all are in
+    /// use.
     pub(crate) async fn get(&self, allowed: &AllowedHosts, address: &str) -> Result<PooledClient, Error> {
         let pool = self.pool(allowed, address).map_err(Error::ConnectionFailed)?;
         pool.get().await.map_err(|error| Error::ConnectionFailed(format!("{error:?}")))

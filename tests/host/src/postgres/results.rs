@@ -190,7 +190,8 @@ fn value(row: &tokio_postgres::Row, index: usize) -> Result<DbValue> {
         &Type::INT4 => get(row, index, DbValue::Int32),
         &Type::INT8 => get(row, index, DbValue::Int64),
         &Type::TEXT | &Type::VARCHAR | &Type::BPCHAR => get(row, index, DbValue::Str),
-        // Spin takes both for a time without a zone, which the driver refuses for `timestamptz`: reading one is an error.
+        // Spin takes both for a time without a zone, which the driver refuses for `timestamptz`: reading one is an
+        // error.
         &Type::TIMESTAMP | &Type::TIMESTAMPTZ => get(row, index, datetime),
         &Type::DATE => get(row, index, |value: NaiveDate| {
             DbValue::Date((value.year(), value.month() as u8, value.day() as u8))
@@ -241,8 +242,8 @@ fn datetime(value: NaiveDateTime) -> DbValue {
 mod tests {
     use super::*;
 
-    /// Spin holds a number that is not an integer as a float. Were `serde_json` built here with `arbitrary_precision`, a
-    /// component that relies on digits beyond that would work here and fail there.
+    /// Spin holds a number that is not an integer as a float. Were `serde_json` built here with `arbitrary_precision`,
+    /// a component that relies on digits beyond that would work here and fail there.
     #[test]
     fn json_numbers_lose_what_spin_loses() {
         for (json, expected) in [

@@ -65,8 +65,8 @@ impl Audit<'_> {
                 self.violated(rules::NOT_SUSPENDED, told(record));
             }
         } else {
-            // What is decided in SQL is decided by what is true then. The rest goes by look-ups that may be a little old, but not at the
-            // host that made them old.
+            // What is decided in SQL is decided by what is true then. The rest goes by look-ups that may be a little
+            // old, but not at the host that made them old.
             let by_sql =
                 ["job_finished", "insufficient_credits", "idempotency_in_progress", "idempotency_mismatch"];
             let strict = !record.kind.reads()

@@ -105,8 +105,8 @@ impl Audit<'_> {
         }
     }
 
-    /// Whether the job may have been ended by somebody else before the call's end was written: by a completion, or by the end of the call
-    /// that the job was made for.
+    /// Whether the job may have been ended by somebody else before the call's end was written: by a completion, or by
+    /// the end of the call that the job was made for.
     fn may_end_before(&self, job: Uuid, record: &Record) -> bool {
         // A stream that can be asked for again goes on without its reader.
         let goes_on = record.repeatable && record.heard.stream == Some(StreamEnd::Left);

@@ -1,5 +1,5 @@
-//! Credits: every ledger row has one request behind it, in the order in which they were answered, and every number that anybody was
-//! told was true at some instant.
+//! Credits: every ledger row has one request behind it, in the order in which they were answered, and every number that
+//! anybody was told was true at some instant.
 
 use super::{Audit, rules, told};
 use crate::{

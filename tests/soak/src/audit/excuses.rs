@@ -57,8 +57,8 @@ impl Audit<'_> {
         self.meets(record, Part::Database)
     }
 
-    /// Whether perhaps nobody was left to write what became of a request's call: its host was killed during the request, or after it
-    /// while there was still something to write.
+    /// Whether perhaps nobody was left to write what became of a request's call: its host was killed during the
+    /// request, or after it while there was still something to write.
     pub(super) fn is_orphaned(&self, record: &Record) -> bool {
         // What a reader has left is noticed later, and may go on.
         let later = self.is_settled_later(record) || record.heard.stream == Some(StreamEnd::Left);
@@ -82,15 +82,15 @@ fn was_killed_since(record: &Record, faults: &[Fault]) -> bool {
     faults.iter().any(|fault| fault.part == host && record.start <= fault.during.to)
 }
 
-/// Whether a call of these requests may never be settled: nobody settles it on purpose, nobody knows whether it was opened, or its host
-/// was killed, perhaps while it still asked LiteLLM what the call had cost.
+/// Whether a call of these requests may never be settled: nobody settles it on purpose, nobody knows whether it was
+/// opened, or its host was killed, perhaps while it still asked LiteLLM what the call had cost.
 pub fn may_stay_unsettled(tag: &str, requests: &[&Record], faults: &[Fault]) -> bool {
     tag.starts_with(LOST)
         || requests.iter().any(|record| record.heard.is_unknown() || was_killed_since(record, faults))
 }
 
 impl Kind {
-    /// Whether it has something to tell LiteLLM.
+    /// Whether it sends anything to LiteLLM.
     fn tells_litellm(self) -> bool {
         self.calls()
             || matches!(

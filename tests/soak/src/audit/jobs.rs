@@ -102,7 +102,8 @@ impl Audit<'_> {
                         if how == "expired" && record.end < job.expires {
                             self.violated(rules::EXPIRES, told(record));
                         }
-                        // A request that is refused for the deadline undoes the expiry with everything else that it began.
+                        // A request that is refused for the deadline undoes the expiry with everything else that it
+                        // began.
                         if !(how == "expired" && changed) {
                             ending.seen_ended(during);
                         }

@@ -39,7 +39,8 @@ async fn bill(world: &World, client: &tokio_postgres::Client) -> Result<Vec<Viol
         sum.0 += row["total_tokens"].as_i64().unwrap_or_default();
         sum.1 += row["spend"].as_f64().unwrap_or_default();
     }
-    let calls = "SELECT call_id::text, status, total_tokens, cost_usd::float8, attempts::text FROM calls WHERE settled_at IS NOT NULL";
+    let calls = "SELECT call_id::text, status, total_tokens, cost_usd::float8, attempts::text FROM calls \
+                 WHERE settled_at IS NOT NULL";
     let mut violations = vec![];
     for row in client.query(calls, &[]).await? {
         let (call, status): (String, String) = (row.get(0), row.get(1));
@@ -51,7 +52,8 @@ async fn bill(world: &World, client: &tokio_postgres::Client) -> Result<Vec<Viol
         if tokens != billed_tokens || cost.map_or(bill.is_some(), differs) {
             let attempts: String = row.get(4);
             let seen = format!(
-                "{status} call {call}: {tokens} tokens for {cost:?}, billed {billed_tokens} for {billed_cost}: {attempts}"
+                "{status} call {call}: {tokens} tokens for {cost:?}, billed {billed_tokens} for {billed_cost}: \
+                 {attempts}"
             );
             violations.push(Violation::new(rules::BILLED, seen));
         }
@@ -92,7 +94,8 @@ async fn secrets(
         }
     }
     let tables = "SELECT relname::text, format('SELECT t::text FROM %I AS t
-                      WHERE EXISTS (SELECT FROM unnest($1::text[]) AS secret WHERE strpos(t::text, secret) > 0) LIMIT 1', relname)
+                      WHERE EXISTS (SELECT FROM unnest($1::text[]) AS secret WHERE strpos(t::text, secret) > 0)
+                      LIMIT 1', relname)
                   FROM pg_stat_user_tables";
     for row in client.query(tables, &[]).await? {
         let (table, search): (String, String) = (row.get(0), row.get(1));

@@ -21,7 +21,8 @@ impl Round {
         let began =
             "SELECT refill_start::text FROM credit_accounts WHERE team_id = $1 AND refill_due IS NOT NULL";
         let passes = "UPDATE credit_accounts SET refill_start = refill_time(refill_start, refill_period, -1),
-                          refill_due = refill_time(refill_time(refill_start, refill_period, -1), refill_period, refills + 1)
+                          refill_due = refill_time(refill_time(refill_start, refill_period, -1), refill_period,
+                          refills + 1)
                       WHERE team_id = $1 AND refill_start = $2::text::timestamptz";
         let Ok(before) = self.database.query(began, &[&team.id]).await else { return };
         let Some(before) = before.first().map(|row| row.get::<_, String>(0)) else { return };
@@ -39,7 +40,7 @@ impl Round {
         self.write_down(Record { end, ..self.noted(Kind::PeriodPasses, number, start, heard) });
     }
 
-    /// What is no request.
+    /// The record of an operation that is not a request.
     pub(super) fn noted(&self, kind: Kind, team: usize, start: Micros, heard: Heard) -> Record {
         Record {
             kind,
@@ -94,7 +95,8 @@ impl Round {
     /// A host settles a call that it has settled.
     pub(super) async fn settle_again(&self, number: usize) {
         let start = now();
-        let again = "SELECT call_id, (settle_call(job_id, call_id, 'failed', 1, 1, 2, 1.0, 1, '[{\"model\": \"again\"}]', 'again', true) ->> 'settled')::boolean
+        let again = "SELECT call_id, (settle_call(job_id, call_id, 'failed', 1, 1, 2, 1.0, 1,
+                     '[{\"model\": \"again\"}]', 'again', true) ->> 'settled')::boolean
                      FROM (SELECT job_id, call_id FROM calls WHERE team_id = $1 AND settled_at IS NOT NULL
                            ORDER BY call_id DESC LIMIT 1) AS settled";
         let Ok(rows) = self.database.query(again, &[&self.teams[number].id]).await else { return };

@@ -34,7 +34,8 @@ impl Round {
         } else if streamed {
             marks += &format!("[[chunks={}]][[delay_ms={}]]", random.u8(3..12), random.u8(..40));
         }
-        let mut body = json!({"purpose": tag, "messages": [{"role": "user", "content": format!("{CANARY} {tag} {marks}")}]});
+        let mut body = json!({"purpose": tag,
+            "messages": [{"role": "user", "content": format!("{CANARY} {tag} {marks}")}]});
         if let Some(group) = group {
             body["model_group"] = group.into();
         }

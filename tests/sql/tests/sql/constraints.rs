@@ -3,8 +3,8 @@
 use sql_tests::{Expect, World};
 use std::collections::BTreeSet;
 
-/// Statements that each violate one constraint, on a world with one team that has a completed and charged job and an open one, in
-/// which a call is open.
+/// Statements that each violate one constraint, on a world with one team that has a completed and charged job and an
+/// open one, in which a call is open.
 const VIOLATIONS: [(&str, &str); 39] = [
     ("schema_functions_only_row_check", "INSERT INTO schema_functions VALUES (false, '1.0.0', 'x')"),
     ("organization_id_valid", "INSERT INTO organizations VALUES ('a b', 'name')"),
@@ -30,7 +30,11 @@ const VIOLATIONS: [(&str, &str); 39] = [
     ("team_id_valid", "UPDATE teams SET team_id = 'é'"),
     ("team_status_valid", "UPDATE teams SET status = 'gone'"),
     ("team_max_budget_not_negative", "UPDATE teams SET litellm_max_budget = -0.01"),
-    ("key_hash_unique", "INSERT INTO virtual_keys SELECT uuid_v7(), team_id, alias, 'other', key_hash FROM virtual_keys"),
+    (
+        "key_hash_unique",
+        "INSERT INTO virtual_keys SELECT uuid_v7(), team_id, alias, 'other', key_hash \
+         FROM virtual_keys",
+    ),
     ("key_hash_is_sha256", "UPDATE virtual_keys SET key_hash = 'sk-the-key-itself'"),
     ("credits_not_negative", "UPDATE credit_accounts SET used = allocated"),
     ("overdraft_not_negative", "UPDATE credit_accounts SET allocated = 9, overdraft = -1"),
@@ -40,15 +44,23 @@ const VIOLATIONS: [(&str, &str); 39] = [
     ("used_not_negative", "UPDATE credit_accounts SET used = -1"),
     ("credit_limit_not_negative", "UPDATE credit_accounts SET credit_limit = -1"),
     ("budget_mode_valid", "UPDATE credit_accounts SET budget_mode = 'none'"),
-    ("job_status_valid", "UPDATE jobs SET status = 'gone', credit_applied = false WHERE completed_at IS NOT NULL"),
+    (
+        "job_status_valid",
+        "UPDATE jobs SET status = 'gone', credit_applied = false WHERE completed_at IS NOT NULL",
+    ),
     ("job_end_is_dated", "UPDATE jobs SET completed_at = NULL WHERE status = 'completed'"),
     ("only_completed_jobs_are_charged", "UPDATE jobs SET status = 'failed' WHERE credit_applied"),
     (
         "one_deduction_per_job",
-        "INSERT INTO credit_transactions SELECT team_id, entry + 1, uuid_v7(), transaction_type, change, balance_after - 1,
+        "INSERT INTO credit_transactions SELECT team_id, entry + 1, uuid_v7(), transaction_type, change,
+         balance_after - 1,
              reason, job_id FROM credit_transactions WHERE transaction_type = 'deduction'",
     ),
-    ("transaction_type_valid", "INSERT INTO credit_transactions SELECT team_id, 99, uuid_v7(), 'gift', 1, 1 FROM credit_accounts"),
+    (
+        "transaction_type_valid",
+        "INSERT INTO credit_transactions SELECT team_id, 99, uuid_v7(), 'gift', 1, 1 \
+         FROM credit_accounts",
+    ),
     (
         "transaction_id_unique",
         "INSERT INTO credit_transactions SELECT team_id, 99, transaction_id, 'allocation', 1, 1
@@ -91,7 +103,8 @@ async fn no_constraint_is_without_a_statement_here() {
     let named = world
         .client
         .query(
-            "SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype IN ('c', 'u', 'x')
+            "SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+             AND contype IN ('c', 'u', 'x')
              UNION SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
              WHERE indisunique AND NOT indisprimary AND relnamespace = 'public'::regnamespace",
             &[],

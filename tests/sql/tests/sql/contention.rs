@@ -1,5 +1,5 @@
-//! Many connections at once on one team. Whatever they do to each other, the answers they got are consistent with one another and
-//! with the state at the end, and nobody ever waits in a circle.
+//! Many connections at once on one team. Whatever they do to each other, the answers they got are consistent with one
+//! another and with the state at the end, and nobody ever waits in a circle.
 
 use crate::sequences::seed;
 use futures::future::join_all;

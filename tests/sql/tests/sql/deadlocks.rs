@@ -1,5 +1,5 @@
-//! All functions at once, on a few teams and many connections: nobody ever waits in a circle, no statement fails but on purpose, and
-//! afterwards everything that must hold holds.
+//! All functions at once, on a few teams and many connections: nobody ever waits in a circle, no statement fails but on
+//! purpose, and afterwards everything that must hold holds.
 
 use crate::sequences::seed;
 use futures::future::join_all;
@@ -77,7 +77,8 @@ impl Crowd {
                 }
             }
             (35..50, _) => {
-                let statement = "SELECT begin_job_with_call($1, NULL, NULL, 'test', '{}', 60, NULL, NULL, true, '{}', 1)::text";
+                let statement = "SELECT begin_job_with_call($1, NULL, NULL, 'test', '{}', 60, NULL, NULL, true, \
+                                 '{}', 1)::text";
                 let answer = session.call(statement, &[&actor(team.key)]).await;
                 if let Some(call) = self.hear("begin_job_with_call", answer) {
                     self.heard.lock().unwrap().calls.push((id(&call, "job_id"), id(&call, "call_id")));
@@ -175,9 +176,11 @@ impl Crowd {
             5 => {
                 // A change with an `Idempotency-Key`, and often a twin of it.
                 let key = format!("{:02x}", random.u8(..8)).repeat(32);
-                let request = json!({"caller": "admin", "request_id": "1", "action": "POST", "path": "/", "body": {}, "key": key, "digest": key});
+                let request = json!({"caller": "admin", "request_id": "1", "action": "POST", "path": "/", "body": {},
+                    "key": key, "digest": key});
                 let statement = "WITH claimed AS MATERIALIZED (SELECT claim($1) AS kept)
-                                 SELECT (CASE WHEN kept IS NULL THEN keep($1, add_credits($2, 1, NULL, '{}', 0.1)) END)::text FROM claimed";
+                                 SELECT (CASE WHEN kept IS NULL
+                                 THEN keep($1, add_credits($2, 1, NULL, '{}', 0.1)) END)::text FROM claimed";
                 self.hear("claim", session.call(statement, &[&Json(request), &team.id]).await);
             }
             _ => drop(self.hear("take_alerts", session.call("SELECT take_alerts()::text", &[]).await)),

@@ -10,7 +10,11 @@ async fn ids_are_uuids_of_version_7_that_sort_by_the_time_they_were_made() {
     let before = world.text("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint").await;
     let rows = world
         .client
-        .query("SELECT uuid_v7(), pg_sleep(CASE WHEN n % 100 = 0 THEN 0.002 ELSE 0 END) FROM generate_series(1, 2000) n", &[])
+        .query(
+            "SELECT uuid_v7(), pg_sleep(CASE WHEN n % 100 = 0 THEN 0.002 ELSE 0 END) \
+             FROM generate_series(1, 2000) n",
+            &[],
+        )
         .await
         .expect("ids");
     let after = world.text("SELECT ceil(extract(epoch FROM clock_timestamp()) * 1000)::bigint").await;

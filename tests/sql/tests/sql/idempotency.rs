@@ -1,5 +1,5 @@
-//! A request with an `Idempotency-Key` takes effect once, whoever repeats it and when; and what the admin changes is written down if
-//! and only if it is changed.
+//! A request with an `Idempotency-Key` takes effect once, whoever repeats it and when; and what the admin changes is
+//! written down if and only if it is changed.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -22,7 +22,8 @@ fn request(key: u8, digest: u8) -> Value {
 async fn change(session: &Session, request: &Value, call: &str) -> Answer {
     let statement = format!(
         "WITH claimed AS MATERIALIZED (SELECT claim($1) AS kept)
-         SELECT json_build_object('replayed', kept IS NOT NULL, 'answer', CASE WHEN kept IS NULL THEN keep($1, {call}) ELSE kept END)::text
+         SELECT json_build_object('replayed', kept IS NOT NULL, 'answer',
+         CASE WHEN kept IS NULL THEN keep($1, {call}) ELSE kept END)::text
          FROM claimed"
     );
     session.call(&statement, &[&Json(request)]).await
@@ -50,7 +51,8 @@ async fn count(world: &World, table: &str) -> String {
 /// Lets so much time pass for every key.
 async fn later(world: &World, interval: &str) {
     let statement = format!(
-        "UPDATE idempotency_keys SET created_at = created_at - interval '{interval}', claimed_until = claimed_until - interval '{interval}'"
+        "UPDATE idempotency_keys SET created_at = created_at - interval '{interval}', \
+         claimed_until = claimed_until - interval '{interval}'"
     );
     world.run(&statement).await.done();
 }

@@ -1,4 +1,5 @@
-//! Keys are made in two halves, with LiteLLM's part in between; they are replaced with or without a grace, and revoked at once.
+//! Keys are made in two halves, with LiteLLM's part in between; they are replaced with or without a grace, and revoked
+//! at once.
 
 use serde_json::{Value, json};
 use sql_tests::{Answer, Expect, Team, World, id};
@@ -100,7 +101,8 @@ async fn a_revoked_key_stops_at_once_and_revoking_it_again_only_has_litellm_told
     assert!(open_and_cancel_a_job(&world, &team, team.key).await.is_ok(), "the one before has its grace");
 
     // Once LiteLLM is known to have deleted it, it is not told again.
-    let told = "SELECT litellm_synced($1, 4, ARRAY(SELECT encode(key_hash, 'hex') FROM virtual_keys WHERE key_id = $2))::text";
+    let told = "SELECT litellm_synced($1, 4, ARRAY(SELECT encode(key_hash, 'hex') FROM virtual_keys \
+                WHERE key_id = $2))::text";
     world.call(told, &[&team.id, &key]).await.done();
     let wanted = world.call("SELECT litellm_desired_team($1)::text", &[&team.id]).await.done();
     assert_eq!((&wanted["revoked"], wanted["keys"].as_array().map(Vec::len)), (&json!([]), Some(1)));

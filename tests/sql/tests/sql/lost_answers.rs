@@ -1,4 +1,5 @@
-//! Statements that are sent again because their answer got lost: the same request under the same ids changes nothing the second time.
+//! Statements that are sent again because their answer got lost: the same request under the same ids changes nothing
+//! the second time.
 
 use serde_json::{Value, json};
 use sql_tests::{Answer, Expect, Session, Team, World, actor};
@@ -15,7 +16,8 @@ async fn open(session: &Session, team: &Team, job: Uuid, call: Uuid) -> Answer {
 }
 
 async fn open_with_job(session: &Session, team: &Team, job: Uuid, call: Uuid) -> Answer {
-    let statement = "SELECT begin_job_with_call($1, NULL, NULL, 'test', '{}', 3600, NULL, NULL, true, '{}', 60, 5, $2, $3)::text";
+    let statement = "SELECT begin_job_with_call($1, NULL, NULL, 'test', '{}', 3600, NULL, NULL, true, '{}', 60, 5, $2, \
+                     $3)::text";
     session.call(statement, &[&actor(team.key), &job, &call]).await
 }
 
@@ -97,7 +99,9 @@ async fn an_id_by_a_clock_that_is_far_off_is_not_taken() {
 async fn a_claim_is_its_attempts_to_go_on_with_and_to_end() {
     let world = World::new().await;
     let request = |attempt: u128| {
-        json!({"caller": "team:a", "request_id": "r", "key": "ab", "digest": "cd", "attempt": Uuid::from_u128(attempt)}).to_string()
+        json!({"caller": "team:a", "request_id": "r", "key": "ab", "digest": "cd",
+            "attempt": Uuid::from_u128(attempt)})
+        .to_string()
     };
     let claim = async |attempt| {
         let statement = "WITH claimed AS MATERIALIZED (SELECT claim($1::text::json) AS kept),

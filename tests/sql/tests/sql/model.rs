@@ -1,5 +1,5 @@
-//! What the functions should do, in a few lines of plain Rust: one team, its keys, its jobs and their calls, one operation after
-//! another. Revenue is in hundred-millionths of a USD here, LiteLLM's budget in tenths.
+//! What the functions should do, in a few lines of plain Rust: one team, its keys, its jobs and their calls, one
+//! operation after another. Revenue is in hundred-millionths of a USD here, LiteLLM's budget in tenths.
 
 use crate::operation::{Billing, Completion, Operation, Outcome, Pricing, Terms, Used};
 

@@ -22,7 +22,8 @@ async fn month(world: &World, from_now: i32) -> String {
 /// The tables of months: those of jobs, once it is certain that those of calls are the same ones.
 async fn months(world: &World) -> Vec<String> {
     let tables = async |of: &str| {
-        let statement = "SELECT substr(relname, length($1) + 2)::text FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+        let statement = "SELECT substr(relname, length($1) + 2)::text FROM pg_inherits
+                         JOIN pg_class ON pg_class.oid = inhrelid
                          WHERE inhparent = $1::text::regclass AND relname !~ 'other' ORDER BY 1";
         let rows = world.client.query(statement, &[&of]).await.expect("tables");
         rows.iter().map(|row| row.get(0)).collect::<Vec<String>>()
@@ -37,7 +38,8 @@ async fn make_past_months(world: &World, number: i32) {
         let month = month(world, -back).await;
         for table in ["jobs", "calls"] {
             let statement = format!(
-                "DO $do$ BEGIN EXECUTE format('CREATE TABLE {table}_{month} PARTITION OF {table} FOR VALUES FROM (%L) TO (%L)',
+                "DO $do$ BEGIN EXECUTE
+                 format('CREATE TABLE {table}_{month} PARTITION OF {table} FOR VALUES FROM (%L) TO (%L)',
                      uuid_v7_floor({}), uuid_v7_floor({})); END $do$",
                 start(-back),
                 start(1 - back)
@@ -142,7 +144,8 @@ async fn a_month_that_has_rows_elsewhere_is_left_out_and_those_after_it_are_made
         let world = World::new().await;
         world.allow_ids_of_other_days().await;
         let team = world.team(5).await;
-        let statement = "SELECT ((now() AT TIME ZONE 'UTC')::date + interval '4 months')::date - (now() AT TIME ZONE 'UTC')::date";
+        let statement = "SELECT ((now() AT TIME ZONE 'UTC')::date + interval '4 months')::date - \
+                         (now() AT TIME ZONE 'UTC')::date";
         let days = world.text(statement).await.parse().expect("days");
         let job = job_of(&world, &team, days).await;
         assert_eq!(places(&world, job).await, ("jobs_other".into(), "calls_other".into()));
@@ -168,8 +171,10 @@ async fn whole_months_that_are_old_enough_are_dropped_and_ledger_and_usage_stay(
         job_of(&world, &team, days).await;
     }
     world.check_invariants().await;
-    let kept = "SELECT json_build_array((SELECT json_agg(x ORDER BY entry) FROM credit_transactions x), metrics(),
-                       (SELECT json_agg(u ORDER BY day) FROM usage_days u), (SELECT json_agg(u ORDER BY day) FROM usage_models u),
+    let kept =
+        "SELECT json_build_array((SELECT json_agg(x ORDER BY entry) FROM credit_transactions x), metrics(),
+                       (SELECT json_agg(u ORDER BY day) FROM usage_days u),
+                       (SELECT json_agg(u ORDER BY day) FROM usage_models u),
                        organization_usage('org', '2000-01-01', '2100-01-01'), get_balance('team-0'))";
     let before = world.text(kept).await;
     let others = world.text("SELECT count(*) FROM jobs_other").await;
@@ -187,7 +192,9 @@ async fn whole_months_that_are_old_enough_are_dropped_and_ledger_and_usage_stay(
         others,
         "what has no month's table stays"
     );
-    let kept_jobs = "SELECT bool_and(job_id >= uuid_v7_floor(date_trunc('month', now(), 'UTC') - interval '31 days')) FROM jobs
+    let kept_jobs =
+        "SELECT bool_and(job_id >= uuid_v7_floor(date_trunc('month', now(), 'UTC') - interval '31 days'))
+         FROM jobs
                      WHERE tableoid <> 'jobs_other'::regclass";
     assert_eq!(world.text(kept_jobs).await, "true");
 }
@@ -244,7 +251,8 @@ async fn reads(session: &Session) -> BTreeMap<String, (i64, i64)> {
     rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
 }
 
-/// The months' tables that a statement looks into, with the number of rows that it reads there. It leaves nothing behind.
+/// The months' tables that a statement looks into, with the number of rows that it reads there. It leaves nothing
+/// behind.
 async fn read_by(session: &Session, statement: &str) -> Vec<(String, i64)> {
     session.run("BEGIN").await.done();
     // What the server counts also has what it did not yet report of the transactions before.
@@ -326,7 +334,8 @@ async fn a_sweep_finds_what_is_overdue_by_index_however_many_jobs_there_are() {
     world
         .run(
             "INSERT INTO jobs (job_id, team_id, terms_id, job_type, metadata, status, completed_at, expires_at)
-                 SELECT uuid_v7(), team_id, terms_id, 'test', '{}', 'failed', now(), now() FROM teams, generate_series(1, 20000);
+                 SELECT uuid_v7(), team_id, terms_id, 'test', '{}', 'failed', now(), now()
+                 FROM teams, generate_series(1, 20000);
              INSERT INTO calls (call_id, job_id, team_id, model_group, streamed, status, ended_at, deadline)
                  SELECT uuid_v7(), job_id, team_id, 'Chat', false, 'failed', now(), now() FROM jobs;
              ANALYZE",

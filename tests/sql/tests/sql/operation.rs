@@ -1,5 +1,5 @@
-//! What can be done to a team, and what it answers, in the words of the [model](super::model). Costs and prices are whole numbers here,
-//! in millionths of a USD.
+//! What can be done to a team, and what it answers, in the words of the [model](super::model). Costs and prices are
+//! whole numbers here, in millionths of a USD.
 
 /// An operation on the team. Keys, jobs and calls are numbered in the order in which they came to be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,7 +54,8 @@ pub enum Operation {
     GetBalance,
     Sweep,
     DeleteTeam,
-    /// Not functions: the job's or the call's deadline passes, a replaced key's grace, some periods of the automatic refill.
+    /// Not functions: the job's or the call's deadline passes, a replaced key's grace, some periods of the automatic
+    /// refill.
     JobDeadlinePasses {
         job: usize,
     },

@@ -1,4 +1,5 @@
-//! Long random sequences of operations, one after another: every answer and the state at the end are those of the [model](super::model).
+//! Long random sequences of operations, one after another: every answer and the state at the end are those of the
+//! [model](super::model).
 
 use crate::{
     model::Model,
@@ -10,7 +11,8 @@ use uuid::Uuid;
 
 const STEPS: usize = 1500;
 
-/// The seed of a test's random choices: `TEST_SEED` to replay one, else a new one. It is printed, so a failed test shows it.
+/// The seed of a test's random choices: `TEST_SEED` to replay one, else a new one. It is printed, so a failed test
+/// shows it.
 pub fn seed() -> u64 {
     let seed = std::env::var("TEST_SEED")
         .ok()
@@ -231,7 +233,8 @@ async fn compare(world: &World, team: &Team, ids: &Ids, model: &Model) {
     }
     for ((job, call), expected) in ids.calls.iter().zip(&model.calls) {
         let stored = world.text(&format!(
-            "SELECT concat_ws(' ', status, total_tokens, coalesce(trim_scale(cost_usd * 1000000)::text, 'unknown')) FROM calls
+            "SELECT concat_ws(' ', status, total_tokens, coalesce(trim_scale(cost_usd * 1000000)::text, 'unknown'))
+             FROM calls
              WHERE job_id = '{job}' AND call_id = '{call}'"
         )).await;
         let cost = expected.cost.map_or("unknown".into(), |cost| cost.to_string());
@@ -259,7 +262,8 @@ async fn compare(world: &World, team: &Team, ids: &Ids, model: &Model) {
     let stored = world
         .text(&format!(
             "SELECT concat_ws(' ', sum(completed), sum(failed), sum(cancelled), sum(expired), sum(open_jobs),
-                              sum(credits_charged), trim_scale(sum(revenue_usd) * 100000000), sum(calls), sum(priced_calls),
+                              sum(credits_charged), trim_scale(sum(revenue_usd) * 100000000), sum(calls),
+                              sum(priced_calls),
                               sum(tokens), trim_scale(sum(cost_usd) * 1000000),
                               (SELECT trim_scale(litellm_max_budget * 10) FROM teams WHERE team_id = '{0}'),
                               (SELECT count(*) FROM alerts WHERE kind = 'credits_80_percent'),

@@ -1,6 +1,7 @@
-//! What is counted as it happens is what a recount would find, to the last decimal: after random traffic of several teams on
-//! several connections at once, over several months and under changing terms, the sums on each job, usage by day and model, and the
-//! totals of the metrics equal what jobs, calls and the ledger say, and so do the reports that are made from them.
+//! What is counted as it happens is what a recount would find, to the last decimal: after random traffic of several
+//! teams on several connections at once, over several months and under changing terms, the sums on each job, usage by
+//! day and model, and the totals of the metrics equal what jobs, calls and the ledger say, and so do the reports that
+//! are made from them.
 
 use crate::sequences::seed;
 use futures::future::join_all;
@@ -16,8 +17,8 @@ use uuid::Uuid;
 const CONNECTIONS: u64 = 8;
 const DURATION: Duration = Duration::from_secs(6);
 
-/// The days on which jobs are created, from today. Jobs that were opened longer ago than they can last never end by their deadline, so
-/// none is older than 30 days.
+/// The days on which jobs are created, from today. Jobs that were opened longer ago than they can last never end by
+/// their deadline, so none is older than 30 days.
 const DAYS: Range<i32> = -30..61;
 
 /// Reports that differ from what jobs, calls and the ledger say of a range of days.
@@ -30,13 +31,15 @@ const DIFFERENT_REPORTS: &str = "
         SELECT first, past, team_id, (
             SELECT json_build_object(
                 'total_jobs', count(*), 'successful_jobs', count(*) FILTER (WHERE status = 'completed'),
-                'failed_jobs', count(*) FILTER (WHERE status = 'failed'), 'cancelled_jobs', count(*) FILTER (WHERE status = 'cancelled'),
+                'failed_jobs', count(*) FILTER (WHERE status = 'failed'),
+                'cancelled_jobs', count(*) FILTER (WHERE status = 'cancelled'),
                 'expired_jobs', count(*) FILTER (WHERE status = 'expired'),
                 'total_calls', coalesce(sum(calls), 0), 'unpriced_calls', coalesce(sum(calls - priced), 0),
                 'total_tokens', coalesce(sum(tokens), 0), 'total_cost_usd', coalesce(sum(cost), 0),
                 'credits_used', coalesce(sum(credits), 0),
                 'avg_cost_per_job', coalesce(round(sum(cost) / nullif(count(*), 0), 10), 0),
-                'revenue_usd', coalesce(sum(revenue_usd), 0), 'margin_usd', coalesce(sum(revenue_usd), 0) - coalesce(sum(cost), 0))
+                'revenue_usd', coalesce(sum(revenue_usd), 0),
+                'margin_usd', coalesce(sum(revenue_usd), 0) - coalesce(sum(cost), 0))
             FROM jobs j,
                  LATERAL (SELECT count(ended_at) AS calls, count(cost_usd) AS priced, sum(c.total_tokens) AS tokens,
                                  coalesce(sum(cost_usd), 0) AS cost FROM calls c WHERE c.job_id = j.job_id) AS c,
@@ -69,7 +72,7 @@ const DIFFERENT_PARTS: &str = "
      SELECT 'model ' || key, (value ->> 'requests')::bigint, (value ->> 'cost')::numeric
      FROM usage, json_each(usage #> '{models_used}'))";
 
-/// And of the metrics.
+/// The same for the metrics.
 const DIFFERENT_METRICS: &str = "
     WITH m AS (SELECT metrics() AS m), groups AS (SELECT json_array_elements(m -> 'calls') AS g FROM m)
     (SELECT 'jobs', count(*), count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'),
@@ -77,14 +80,17 @@ const DIFFERENT_METRICS: &str = "
      UNION ALL
      SELECT 'credits', sum(allocated), sum(used), sum(held), 0, 0 FROM credit_accounts
      UNION ALL
-     SELECT 'calls ' || model_group, count(*) FILTER (WHERE status = 'succeeded'), count(*) FILTER (WHERE status = 'failed'),
+     SELECT 'calls ' || model_group, count(*) FILTER (WHERE status = 'succeeded'),
+            count(*) FILTER (WHERE status = 'failed'),
             count(*) FILTER (WHERE status = 'cancelled'), count(*) FILTER (WHERE status = 'abandoned'), 0
      FROM calls WHERE status <> 'open' GROUP BY model_group
      UNION ALL
-     SELECT 'usage ' || model_group, sum(total_tokens), coalesce(sum(cost_usd), 0), coalesce(sum(latency_ms), 0), count(latency_ms), 0
+     SELECT 'usage ' || model_group, sum(total_tokens), coalesce(sum(cost_usd), 0), coalesce(sum(latency_ms), 0),
+            count(latency_ms), 0
      FROM calls WHERE status <> 'open' GROUP BY model_group)
     EXCEPT
-    (SELECT 'jobs', (m #>> '{jobs,created}')::numeric, (m #>> '{jobs,completed}')::numeric, (m #>> '{jobs,failed}')::numeric,
+    (SELECT 'jobs', (m #>> '{jobs,created}')::numeric, (m #>> '{jobs,completed}')::numeric,
+             (m #>> '{jobs,failed}')::numeric,
             (m #>> '{jobs,cancelled}')::numeric, (m #>> '{jobs,expired}')::numeric FROM m
      UNION ALL
      SELECT 'credits', (m #>> '{credits,allocated}')::numeric, (m #>> '{credits,used}')::numeric,
@@ -93,7 +99,8 @@ const DIFFERENT_METRICS: &str = "
      SELECT 'calls ' || (g ->> 'model_group'), (g ->> 'succeeded')::numeric, (g ->> 'failed')::numeric,
             (g ->> 'cancelled')::numeric, (g ->> 'abandoned')::numeric, 0 FROM groups
      UNION ALL
-     SELECT 'usage ' || (g ->> 'model_group'), (g ->> 'tokens')::numeric, (g ->> 'cost_usd')::numeric, (g ->> 'latency_ms')::numeric,
+     SELECT 'usage ' || (g ->> 'model_group'), (g ->> 'tokens')::numeric, (g ->> 'cost_usd')::numeric,
+            (g ->> 'latency_ms')::numeric,
             (SELECT sum(n::bigint) FROM json_array_elements_text(g -> 'latency_counts') AS n), 0 FROM groups)";
 
 /// A call with what its settlings say, which is the same each time but for what it used.
@@ -133,7 +140,8 @@ fn cost(random: &mut fastrand::Rng) -> Option<String> {
 }
 
 fn terms(random: &mut fastrand::Rng) -> Value {
-    let tiers = json!([{"up_to": random.u8(1..5), "price_per_job_usd": "0.5"}, {"up_to": random.u8(5..12), "price_per_job_usd": "0.45"},
+    let tiers = json!([{"up_to": random.u8(1..5), "price_per_job_usd": "0.5"},
+        {"up_to": random.u8(5..12), "price_per_job_usd": "0.45"},
                        {"up_to": null, "price_per_job_usd": "0.4000001"}]);
     let pricing = [
         Value::Null,
@@ -165,7 +173,8 @@ impl Traffic {
                 }
             }
             20..26 => {
-                let statement = "SELECT begin_job_with_call($1, NULL, NULL, 'single', '{}', 3600, NULL, NULL, true, '{}', 60)::text";
+                let statement = "SELECT begin_job_with_call($1, NULL, NULL, 'single', '{}', 3600, NULL, NULL, true, \
+                                 '{}', 60)::text";
                 session.make_ids_of(random.i32(DAYS)).await;
                 let answer = session.call(statement, &[&actor(team.key)]).await;
                 self.opened(random, answer, true);
@@ -211,7 +220,8 @@ impl Traffic {
             }
             88..91 => {
                 if let Some(Call { job, call, .. }) = recent(random, &self.calls) {
-                    let overdue = "UPDATE calls SET deadline = now() WHERE job_id = $1 AND call_id = $2 RETURNING 'null'";
+                    let overdue = "UPDATE calls SET deadline = now() WHERE job_id = $1 AND call_id = $2 \
+                                   RETURNING 'null'";
                     session.call(overdue, &[&job, &call]).await.done();
                 }
             }
@@ -231,8 +241,8 @@ impl Traffic {
     }
 }
 
-/// The answer, if it is none of the refusals on purpose. One that was chosen to break a deadlock had no effect; that there is none of
-/// those is another file's.
+/// The answer, if it is none of the refusals on purpose. One that was chosen to break a deadlock had no effect; that
+/// there is none of those is another file's.
 #[track_caller]
 fn done(answer: Answer) -> Option<Value> {
     match answer {
