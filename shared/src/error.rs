@@ -1,7 +1,7 @@
 //! The one error type, and the one table from failure to answer.
 //!
-//! An [`Error`] is what the caller gets to see: a stable code and a sentence. What is internal travels with it as its cause, which is
-//! logged together with the request's id and leaks nowhere else.
+//! An [`Error`] is what the caller gets to see: a stable code and a sentence. What is internal travels with it as its
+//! cause, which is logged together with the request's id and leaks nowhere else.
 
 use crate::platform::log::Line;
 use axum::{
@@ -190,7 +190,8 @@ pub struct ErrorBody<'a> {
 }
 
 impl Error {
-    /// A failure with what the caller is told. Of one that may pass, also when to come again: at once, but for a second's thought.
+    /// A failure with what the caller is told. Of one that may pass, also when to come again: at once, but for a
+    /// second's thought.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let passes =
             matches!(code, Code::RateLimited | Code::LlmFailed | Code::LlmTimeout | Code::Unavailable);

@@ -6,7 +6,8 @@
 //! * [`store`]: PostgreSQL, by calls of the functions of `migrations/`, and the key-value store.
 //! * [`litellm`]: the only client of LiteLLM: administration, and chat completions.
 //! * [`http`]: how a component declares its routes, who calls, what comes in.
-//! * [`teams`], [`jobs`], [`alerts`]: what SQL answers about teams and jobs, keeping LiteLLM in step, and sending alerts.
+//! * [`teams`], [`jobs`], [`alerts`]: what SQL answers about teams and jobs, keeping LiteLLM in step, and sending
+//!   alerts.
 //! * [`calls`]: one LLM call, from request to settled row.
 #![deny(
     clippy::unwrap_used,

@@ -1,11 +1,12 @@
 //! How a component declares its routes.
 //!
-//! A handler says its method and path, and what it takes and answers, in the `#[utoipa::path]` above it; the component's list says
-//! who may call it ([`Access`]). Nothing is reachable without being on the list. Every answer carries `x-request-id`, and every failure
-//! has the form of [`crate::error`].
+//! A handler says its method and path, and what it takes and answers, in the `#[utoipa::path]` above it; the
+//! component's list says who may call it ([`Access`]). Nothing is reachable without being on the list. Every answer
+//! carries `x-request-id`, and every failure has the form of [`crate::error`].
 //!
-//! Spin's router lets paths through that are not quite the declared ones (a doubled leading slash, a trailing one, `%2f` in a
-//! segment). Here only the exact path counts; everything else is a 404, and parts of it are decoded once and then validated.
+//! Spin's router lets paths through that are not quite the declared ones (a doubled leading slash, a trailing one,
+//! `%2f` in a segment). Here only the exact path counts; everything else is a 404, and parts of it are decoded once
+//! and then validated.
 
 use super::{
     access::{self, Access, Kind},
@@ -275,7 +276,8 @@ async fn admit(guard: Arc<Guard>, request: Request, next: Next) -> Response {
 
 /// Establishes who calls, and lets the request through.
 ///
-/// Where what it does checks the key again, an instance may have known the key for a while. Then whoever is refused hears of the key first.
+/// Where what it does checks the key again, an instance may have known the key for a while. Then whoever is refused
+/// hears of the key first.
 async fn admitted(access: Access, request: Request, next: Next, asked: &mut Asked) -> Result<Response> {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     let caller = caller::authenticate(access, request.headers(), changes).await?;

@@ -1,5 +1,6 @@
-//! The log: one JSON object a line on the component's standard error, for what somebody should know: requests that failed for a reason
-//! of ours, and failures outside of any request. No key, prompt or `Idempotency-Key` may get into it.
+//! The log: one JSON object a line on the component's standard error, for what somebody should know: requests that
+//! failed for a reason of ours, and failures outside of any request. No key, prompt or `Idempotency-Key` may get into
+//! it.
 
 use serde::Serialize;
 use std::time::{Duration, SystemTime};

@@ -19,13 +19,14 @@ use std::{pin::pin, task::Poll};
 
 /// Sends a request and waits for the head of its answer. Head and body leave together, as a rule in one segment.
 ///
-/// In place of `spin_sdk::http::send`, whose task writes the body some time after the host has sent the head. Spin leaves Nagle's
-/// algorithm on: on a kept connection the second segment then waits until the peer has acknowledged the first, which the peer puts off
-/// for about 40 ms, since it has no answer to send with it.
+/// In place of `spin_sdk::http::send`, whose task writes the body some time after the host has sent the head. Spin
+/// leaves Nagle's algorithm on: on a kept connection the second segment then waits until the peer has acknowledged the
+/// first, which the peer puts off for about 40 ms, since it has no answer to send with it.
 ///
-/// Here the body is written as soon as the host has taken the request, before this component gives up control. By then the host reads
-/// the body's stream, so that the write goes through at once, while its task that owns the connection is only about to run. A write
-/// before that, into a stream that nobody reads yet, is carried out later: measured, head and body then left apart twice as often.
+/// Here the body is written as soon as the host has taken the request, before this component gives up control. By then
+/// the host reads the body's stream, so that the write goes through at once, while its task that owns the connection
+/// is only about to run. A write before that, into a stream that nobody reads yet, is carried out later: measured,
+/// head and body then left apart twice as often.
 pub async fn send(request: http::Request<Bytes>) -> Result<Response, ErrorCode> {
     let (parts, body) = request.into_parts();
     let headers = Fields::try_from(parts.headers)

@@ -1,7 +1,7 @@
 //! The component's variables, as `spin.toml` passes them to it.
 //!
-//! An instance asks its host for each once in [`LIFETIME`]: every request needs several, and asking takes as long as all else that a
-//! component does for a call by itself.
+//! An instance asks its host for each once in [`LIFETIME`]: every request needs several, and asking takes as long as
+//! all else that a component does for a call by itself.
 
 use crate::error::{Error, Result};
 use secrecy::SecretString;

@@ -1,5 +1,5 @@
-//! A run notices when the product is wrong: each mutant is one mistake in the schema, and a short run without faults must find
-//! something that must not be.
+//! A run notices when the product is wrong: each mutant is one mistake in the schema, and a short run without faults
+//! must find something that must not be.
 
 use anyhow::Result;
 use futures::StreamExt;
@@ -80,7 +80,8 @@ const MUTANTS: [Mutant; 28] = [
         breaks: &[ACCOUNT],
         changes: &[(
             JOBS,
-            "UPDATE credit_accounts SET held = held - 1, overdraft = greatest(0, floor - (allocated - used - held) - 1)\n        WHERE team_id = v_job.team_id RETURNING",
+            "UPDATE credit_accounts SET held = held - 1, overdraft = greatest(0, floor - (allocated - used - held) \
+             - 1)\n        WHERE team_id = v_job.team_id RETURNING",
             "UPDATE credit_accounts SET held = held WHERE team_id = v_job.team_id RETURNING",
         )],
     },
@@ -108,8 +109,10 @@ const MUTANTS: [Mutant; 28] = [
         breaks: &[POSSIBLE_ANSWER, ONE_END, JOB_ENDS_ONCE, COMPLETION_CALLS],
         changes: &[(
             CALLS,
-            "WHERE job_id = p_job_id AND team_id = v_team_id AND status IN ('pending', 'in_progress') AND expires_at > now();\n",
-            "WHERE job_id = p_job_id AND team_id = v_team_id\n      AND (SELECT j.status IN ('pending', 'in_progress') AND j.expires_at > now() FROM jobs j WHERE j.job_id = p_job_id);\n",
+            "WHERE job_id = p_job_id AND team_id = v_team_id AND status IN ('pending', 'in_progress') AND \
+             expires_at > now();\n",
+            "WHERE job_id = p_job_id AND team_id = v_team_id\n      AND (SELECT j.status IN ('pending', \
+             'in_progress') AND j.expires_at > now() FROM jobs j WHERE j.job_id = p_job_id);\n",
         )],
     },
     Mutant {
@@ -209,7 +212,8 @@ const MUTANTS: [Mutant; 28] = [
         breaks: &[ABANDONED],
         changes: &[(
             UPKEEP,
-            "WHERE team_id = p_team_id AND status = 'open' AND deadline <= now() AND job_id >= v_oldest\n        FOR UPDATE",
+            "WHERE team_id = p_team_id AND status = 'open' AND deadline <= now() AND job_id >= \
+             v_oldest\n        FOR UPDATE",
             "WHERE team_id = p_team_id AND status = 'open' AND false AND job_id >= v_oldest\n        FOR UPDATE",
         )],
     },
@@ -227,7 +231,10 @@ const MUTANTS: [Mutant; 28] = [
         breaks: &[REFILL],
         changes: &[(
             REFILLS,
-            "PERFORM post_transaction(p_team_id, 'refill', v_account.refill_amount,\n                                 format('Automatic %s refill', v_account.refill_period),\n                                 NULL, json_build_object('due', rfc3339(v_account.refill_due)));",
+            "PERFORM post_transaction(p_team_id, 'refill', \
+             v_account.refill_amount,\n                                 format('Automatic %s refill', \
+              v_account.refill_period),\n                                 NULL, json_build_object('due', \
+               rfc3339(v_account.refill_due)));",
             "UPDATE credit_accounts SET allocated = allocated + v_account.refill_amount WHERE team_id = p_team_id;",
         )],
     },

@@ -2,5 +2,6 @@
 
 mod committed;
 mod document;
+mod lines;
 mod manifest;
 mod routing;
