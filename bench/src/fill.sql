@@ -20,8 +20,8 @@ INSERT INTO calls (call_id, job_id, team_id, model_group, streamed, status, crea
 SELECT job_id, job_id, '{team}', 'Chat', false, 'succeeded', at, at + interval '3 minutes', at, at, 100, 50, 150,
        0.0001, 800, '[{"model": "gpt-4o-mini", "outcome": "answered", "latency_ms": 800}]'
 FROM filled;
-INSERT INTO credit_transactions (team_id, entry, transaction_id, transaction_type, change, balance_after, reason, job_id,
-                                 created_at)
+INSERT INTO credit_transactions (team_id, entry, transaction_id, transaction_type, change, balance_after, reason,
+                                 job_id, created_at)
 SELECT '{team}', 1 + n, job_id, 'deduction', -1, allocated - n, 'Job completed successfully', job_id, at
 FROM filled, credit_accounts WHERE team_id = '{team}';
 UPDATE credit_accounts SET used = {jobs}, entries = 1 + {jobs} WHERE team_id = '{team}';
