@@ -5,7 +5,11 @@
 //! and only if the change does. A change takes one statement ([`Request::run`]), or two with other work in between
 //! ([`Request::begin`], [`Request::finish`]).
 
-use super::{Function, database::query, parameters::Parameters};
+use super::{
+    Function,
+    database::{Answer, query},
+    parameters::Parameters,
+};
 use crate::error::{Error, Result};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -21,6 +25,7 @@ pub struct Request(Option<Arc<str>>);
 #[derive(Deserialize)]
 pub struct Changed {
     /// Whether this is the stored answer of an earlier request.
+    #[serde(default)]
     pub replayed: bool,
     answer: Box<RawValue>,
 }
@@ -83,66 +88,65 @@ impl Request {
         self.0.as_ref().map_or(ParameterValue::DbNull, |request| ParameterValue::Str(request.to_string()))
     }
 
-    /// Makes a change with one statement: claims the request, makes the change, and stores the answer.
-    pub async fn run(&self, function: Function) -> Result<Changed> {
+    /// Sends the statement that `around` makes of the request, which is `$1`, and the call of the function; `others` are
+    /// its parameters from `$2` on. Without a request, sends a statement that answers the call as `alone`.
+    async fn send(
+        &self,
+        function: Function,
+        alone: &str,
+        around: &(dyn Fn(&str, &str) -> String + Sync),
+        others: Vec<ParameterValue>,
+    ) -> Result<Answer> {
         let repeatable = function.is_repeatable();
         let mut parameters = Parameters::default();
         let statement = if self.is_some() {
-            let request = parameters.push_value(self.parameter());
-            let call = function.expression(&mut parameters);
-            format!(
-                "WITH claimed AS MATERIALIZED (SELECT claim({request}::text::json) AS kept) \
-                 SELECT json_build_object('replayed', kept IS NOT NULL, 'answer', \
-                 CASE WHEN kept IS NULL THEN keep({request}::text::json, {call}) ELSE kept END)::text AS answer \
-                 FROM claimed"
-            )
+            let request = format!("{}::text::json", parameters.push_value(self.parameter()));
+            others.into_iter().for_each(|other| drop(parameters.push_value(other)));
+            around(&request, &function.expression(&mut parameters))
         } else {
             let call = function.expression(&mut parameters);
-            format!("SELECT json_build_object('replayed', false, 'answer', {call})::text AS answer")
+            format!("SELECT json_build_object('{alone}', {call})::text AS answer")
         };
-        query(statement, parameters, repeatable).await?.read()
+        query(statement, parameters, repeatable).await
+    }
+
+    /// Makes a change with one statement: claims the request, makes the change, and stores the answer.
+    pub async fn run(&self, function: Function) -> Result<Changed> {
+        let around = |request: &str, call: &str| {
+            format!(
+                "WITH claimed AS MATERIALIZED (SELECT claim({request}) AS kept) \
+                 SELECT json_build_object('replayed', kept IS NOT NULL, 'answer', \
+                 CASE WHEN kept IS NULL THEN keep({request}, {call}) ELSE kept END)::text AS answer FROM claimed"
+            )
+        };
+        self.send(function, "answer", &around, vec![]).await?.read()
     }
 
     /// The first of two statements: claims the request, and begins its work. Until the `deadline` in the function's
     /// answer, the claim is leased, and a retry can't take over.
     pub async fn begin(&self, function: Function) -> Result<Claimed> {
-        let repeatable = function.is_repeatable();
-        let mut parameters = Parameters::default();
-        let statement = if self.is_some() {
-            let request = parameters.push_value(self.parameter());
-            let call = function.expression(&mut parameters);
+        let around = |request: &str, call: &str| {
             format!(
-                "WITH claimed AS MATERIALIZED (SELECT claim({request}::text::json) AS kept) \
+                "WITH claimed AS MATERIALIZED (SELECT claim({request}) AS kept) \
                  SELECT json_build_object('kept', kept, 'begun', \
-                 CASE WHEN kept IS NULL THEN lease({request}::text::json, {call}) END)::text AS answer \
-                 FROM claimed"
+                 CASE WHEN kept IS NULL THEN lease({request}, {call}) END)::text AS answer FROM claimed"
             )
-        } else {
-            let call = function.expression(&mut parameters);
-            format!("SELECT json_build_object('begun', {call})::text AS answer")
         };
-        query(statement, parameters, repeatable).await?.read()
+        self.send(function, "begun", &around, vec![]).await?.read()
     }
 
     /// The second of two statements: ends the work, and stores its answer with `sealed`. For a request with an
     /// `Idempotency-Key` but nothing sealed, it releases the claim, and a retry does the work again.
     pub async fn finish(&self, function: Function, sealed: Option<String>) -> Result<Kept> {
-        let repeatable = function.is_repeatable();
-        let mut parameters = Parameters::default();
-        let statement = if self.is_some() {
-            let request = parameters.push_value(self.parameter());
-            let sealed = parameters.push_value(sealed.map_or(ParameterValue::DbNull, ParameterValue::Str));
-            let call = function.expression(&mut parameters);
+        let around = |request: &str, call: &str| {
             format!(
                 "WITH done AS MATERIALIZED (SELECT {call} AS answer) \
-                 SELECT json_build_object('answer', answer, \
-                 'finished', finish({request}::text::json, {sealed}, answer))::text AS answer FROM done"
+                 SELECT json_build_object('answer', answer, 'finished', finish({request}, $2, answer))::text AS answer \
+                 FROM done"
             )
-        } else {
-            let call = function.expression(&mut parameters);
-            format!("SELECT json_build_object('answer', {call})::text AS answer")
         };
-        query(statement, parameters, repeatable).await?.read()
+        let sealed = sealed.map_or(ParameterValue::DbNull, ParameterValue::Str);
+        self.send(function, "answer", &around, vec![sealed]).await?.read()
     }
 
     /// Replaces [`Request::finish`] if the work has failed: `undo` takes back what the first statement did, and a retry

@@ -4,6 +4,10 @@ use crate::fixtures::{ROUTES, assert_time, assert_uuid, path};
 use api_tests::{Answer, Client, TestApp};
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::values::{
+    AlertKind, BillingMode, BudgetMode, CallStatus, GroupStatus, JobStatus, RefillPeriod, TeamStatus,
+    TransactionType, Word,
+};
 
 /// Fails the test unless this is an error in the form that all errors have.
 #[track_caller]
@@ -170,4 +174,40 @@ async fn health_says_what_works() {
     let without = app.nobody().get("/health").await.ok();
     assert_eq!((&without["status"], &without["database"]), (&health["status"], &health["database"]));
     assert_ne!(without["litellm"], health["litellm"]);
+}
+
+fn words<W: Word>(all: &[W]) -> Vec<&'static str> {
+    all.iter().map(|word| word.word()).collect()
+}
+
+/// An answer with a word that the API does not know would be a 500.
+#[tokio::test]
+async fn the_words_that_the_database_allows_are_those_of_the_api() {
+    let app = TestApp::start().await;
+    // What nobody is shown: a team in the making, and what is deleted.
+    let hidden = ["creating", "deleted"];
+    for (table, column, mut known) in [
+        ("organizations", "status", words(GroupStatus::ALL)),
+        ("model_groups", "status", words(GroupStatus::ALL)),
+        ("model_access_groups", "status", words(GroupStatus::ALL)),
+        ("teams", "status", words(TeamStatus::ALL)),
+        ("jobs", "status", words(JobStatus::ALL)),
+        ("calls", "status", words(CallStatus::ALL)),
+        ("alerts", "kind", words(AlertKind::ALL)),
+        ("credit_transactions", "transaction_type", words(TransactionType::ALL)),
+        ("credit_accounts", "budget_mode", words(BudgetMode::ALL)),
+        ("credit_accounts", "refill_period", words(RefillPeriod::ALL)),
+        ("terms", "billing_mode", words(BillingMode::ALL)),
+    ] {
+        let constraints = "SELECT coalesce(string_agg(pg_get_constraintdef(oid), ' '), '') FROM pg_constraint
+            WHERE conrelid = $1::text::regclass AND contype = 'c' AND cardinality(conkey) = 1
+              AND conkey[1] = (SELECT attnum FROM pg_attribute WHERE attrelid = conrelid AND attname = $2)";
+        let row = app.database.client.query_one(constraints, &[&table, &column]).await.expect("constraints");
+        let text: String = row.get(0);
+        let mut allowed: Vec<&str> = text.split('\'').skip(1).step_by(2).collect();
+        allowed.retain(|word| !hidden.contains(word));
+        allowed.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(allowed, known, "{table}.{column}: {text}");
+    }
 }
