@@ -88,8 +88,8 @@ impl Request {
         self.0.as_ref().map_or(ParameterValue::DbNull, |request| ParameterValue::Str(request.to_string()))
     }
 
-    /// Sends the statement that `around` makes of the request, which is `$1`, and the call of the function; `others` are
-    /// its parameters from `$2` on. Without a request, sends a statement that answers the call as `alone`.
+    /// Sends the statement that `around` makes of the request, which is `$1`, and the call of the function; `others`
+    /// are its parameters from `$2` on. Without a request, sends a statement that answers the call as `alone`.
     async fn send(
         &self,
         function: Function,

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 /// Defines ids and names that a caller chooses: 1 to 128 of `A-Z a-z 0-9 _ . -`.
 macro_rules! chosen {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => { $(
-        $(#[$doc])*
+    ($(#[doc = $doc:literal] $name:ident),* $(,)?) => { $(
+        #[doc = $doc]
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
         #[serde(transparent)]
         pub struct $name(String);
@@ -45,7 +45,7 @@ macro_rules! chosen {
 
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
-                super::schema::chosen()
+                super::schema::chosen($doc)
             }
         }
 

@@ -20,7 +20,14 @@ impl<const MAX: usize> PartialSchema for Text<MAX> {
         // No control characters, and at least one character that is not a space.
         let pattern =
             r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
-        of(Type::String).min_length(Some(1)).max_length(Some(MAX)).pattern(Some(pattern)).into()
+        let description =
+            format!("1 to {MAX} characters, not all of them blank and none of them a control character.");
+        of(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(MAX))
+            .pattern(Some(pattern))
+            .description(Some(description))
+            .into()
     }
 }
 
@@ -36,6 +43,7 @@ impl PartialSchema for Prose {
             .min_length(Some(1))
             .max_length(Some(10_000))
             .pattern(Some(r"^[^\u0000]*[^\s\u0000][^\u0000]*$"))
+            .description(Some("1 to 10,000 characters of any kind but U+0000, not all of them blank."))
             .into()
     }
 }
@@ -47,10 +55,10 @@ impl ToSchema for Prose {
 }
 
 /// The schema of an id or a name that a caller chooses.
-pub(super) fn chosen() -> RefOr<Schema> {
+pub(super) fn chosen(meaning: &str) -> RefOr<Schema> {
     of(Type::String)
         .pattern(Some("^[A-Za-z0-9_.-]{1,128}$"))
-        .description(Some("An id that the caller chooses: 1 to 128 of A-Z a-z 0-9 _ . -"))
+        .description(Some(format!("{} 1 to 128 of `A-Z a-z 0-9 _ . -`.", meaning.trim())))
         .into()
 }
 
@@ -60,7 +68,7 @@ impl PartialSchema for Metadata {
             .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
             .additional_properties(Some(AdditionalProperties::FreeForm(true)))
             .description(Some(
-                "Any JSON object of up to 16 KiB; given back as it came. `null`: an empty one.",
+                "Any JSON object of up to 16 KiB, given back as it came. `null` stands for an empty one.",
             ))
             .examples([json!({"department": "sales"})])
             .into()
@@ -75,7 +83,11 @@ impl ToSchema for Metadata {
 
 impl<const MIN: i64, const MAX: i64> PartialSchema for Whole<MIN, MAX> {
     fn schema() -> RefOr<Schema> {
-        of(Type::Integer).minimum(Some(MIN)).maximum(Some(MAX)).into()
+        of(Type::Integer)
+            .minimum(Some(MIN))
+            .maximum(Some(MAX))
+            .description(Some(format!("A whole number from {MIN} to {MAX}.")))
+            .into()
     }
 }
 
@@ -87,7 +99,10 @@ impl<const MIN: i64, const MAX: i64> ToSchema for Whole<MIN, MAX> {
 
 impl PartialSchema for Usd {
     fn schema() -> RefOr<Schema> {
-        of(Type::Number).description(Some("US dollars, an exact decimal")).examples([json!(0.00025)]).into()
+        of(Type::Number)
+            .description(Some("An amount in US dollars, an exact decimal number."))
+            .examples([json!(0.00025)])
+            .into()
     }
 }
 
