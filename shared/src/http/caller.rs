@@ -18,7 +18,7 @@ use crate::{
         key_cache::{self, Entry, KeyHash},
         parameters::Actor,
     },
-    values::{KeyId, TeamId, VirtualKey},
+    values::{KeyId, TeamId, TeamStatus, VirtualKey},
 };
 use axum::{
     extract::FromRequestParts,
@@ -202,7 +202,7 @@ async fn look_up(hash: &KeyHash) -> Result<Entry> {
     struct Found {
         key_id: KeyId,
         team_id: TeamId,
-        status: String,
+        status: TeamStatus,
         /// For a replaced key in its grace period: the seconds that are left of it.
         seconds_left: Option<u64>,
     }
@@ -210,7 +210,7 @@ async fn look_up(hash: &KeyHash) -> Result<Entry> {
     let found: Option<Found> = function!(lookup_key(p_key_hash: hash.to_vec())).run().await?;
     let Found { key_id, team_id, status, seconds_left } =
         found.ok_or_else(|| Error::new(Code::Unauthenticated, "Invalid API key"))?;
-    if status == "suspended" {
+    if status == TeamStatus::Suspended {
         return Err(Error::new(Code::TeamSuspended, format!("Team '{team_id}' is suspended")));
     }
     let lifetime: u64 = settings::parsed("auth_cache_seconds").await.unwrap_or(0);

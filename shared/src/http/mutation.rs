@@ -79,11 +79,11 @@ impl Mutation {
         body: &[u8],
     ) -> Result<Self> {
         let idempotency_key = idempotency_key(&parts.headers)?;
+        let admin = matches!(caller, Caller::Admin);
         let (caller, key_id) = match caller {
             Caller::Admin => ("admin".to_owned(), None),
             Caller::Team(key) => (format!("team:{}", key.team_id), Some(key.key_id)),
         };
-        let admin = key_id.is_none();
         let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
         let audited = admin
             .then(|| serde_json::from_slice(body).ok())

@@ -63,8 +63,8 @@ impl<T: Value> Parameter<T> for &T {
     }
 }
 
-impl<T: Value, P: Parameter<T>> Parameter<T> for Option<P> {
-    const CAST: &'static str = T::CAST;
+impl<T, P: Parameter<T>> Parameter<T> for Option<P> {
+    const CAST: &'static str = P::CAST;
 
     fn into_value(self) -> ParameterValue {
         self.map_or(ParameterValue::DbNull, P::into_value)
@@ -84,12 +84,6 @@ impl<W: Word> Parameter<AnyWord> for W {
 
     fn into_value(self) -> ParameterValue {
         text(self.word())
-    }
-}
-
-impl Value for AnyWord {
-    fn value(&self) -> ParameterValue {
-        ParameterValue::DbNull
     }
 }
 

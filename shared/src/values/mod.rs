@@ -17,7 +17,7 @@ pub use ids::{
 };
 pub use metadata::{Metadata, check_storable};
 pub use money::Usd;
-pub use numbers::{Amount, CreditCount, Limit, Whole, whole};
+pub use numbers::{Amount, CreditCount, Limit, Whole};
 pub use text::{Label, Name, Prose, Text};
 pub use virtual_key::VirtualKey;
 pub use words::{

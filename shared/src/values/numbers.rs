@@ -66,7 +66,7 @@ impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Whole<MIN, MAX> {
 
 /// The whole number that a JSON number is, with a fraction of zero or without one: `100.0` is 100, which some clients
 /// send.
-pub fn whole(json: &str) -> Option<i64> {
+fn whole(json: &str) -> Option<i64> {
     Usd::parse_exactly(json).filter(|number| number.0.fract().is_zero()).and_then(|number| number.0.to_i64())
 }
 
