@@ -6,6 +6,18 @@ RETURNS void LANGUAGE sql AS $$
     SELECT uuid_v7(), p_team_id, p_kind, p_message, p_details, webhook_url FROM teams WHERE team_id = p_team_id
 $$;
 
+-- Tells the seller, once a day for each team and model, of calls by whose cost jobs are charged, and whose cost LiteLLM
+-- does not know.
+CREATE OR REPLACE FUNCTION alert_of_unpriced_model(p_team_id text, p_job_id uuid, p_model text)
+RETURNS void LANGUAGE sql AS $$
+    SELECT raise_alert(p_team_id, 'unpriced_model',
+        format('LiteLLM has no price for the model ''%s'', which team ''%s'' uses; its tokens are charged instead',
+               p_model, p_team_id),
+        json_build_object('model', p_model, 'job_id', p_job_id))
+    FROM jobs j JOIN terms t USING (terms_id)
+    WHERE j.job_id = p_job_id AND t.billing_mode = 'consumption_usd'
+$$;
+
 CREATE OR REPLACE FUNCTION alert_json(a alerts) RETURNS json LANGUAGE sql STABLE AS $$
     SELECT json_build_object(
         'alert_id', a.alert_id, 'team_id', a.team_id, 'kind', a.kind, 'message', a.message, 'details', a.details,

@@ -7,35 +7,27 @@
 -- If a call with the id `p_call_id` (see `id_or_new`) exists already, it is returned.
 -- The deadline is `p_deadline_seconds` from now, plus `p_model_seconds` for each model of the group. A call that is not
 -- settled by then is abandoned.
+-- `p_limits`: the deployment's limits, for teams that have none of their own:
+-- {calls_per_job, open_calls_per_job, open_calls, open_jobs, cost_usd_per_job}; 0 is none.
 CREATE OR REPLACE FUNCTION begin_call(
     p_actor text, p_job_id uuid, p_model_group text, p_purpose text, p_streamed boolean, p_metadata json,
-    p_deadline_seconds integer, p_model_seconds integer DEFAULT 0, p_call_id uuid DEFAULT NULL
+    p_deadline_seconds integer, p_model_seconds integer DEFAULT 0, p_call_id uuid DEFAULT NULL,
+    p_limits json DEFAULT NULL
 ) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_team_id text := acting_team(p_actor);
+    v_call record;
+    v_cost_limit numeric;
+    v_expected numeric := 0;
     v_job jobs;
-    v_group_name text;
-    v_models json;
-    v_deadline timestamptz;
-    v_out_of_sync boolean;
     v_call_id uuid := id_or_new(p_call_id);
 BEGIN
-    UPDATE jobs SET status = 'in_progress', started_at = coalesce(started_at, now()), total_calls = total_calls + 1
-    WHERE job_id = p_job_id AND team_id = v_team_id AND status IN ('pending', 'in_progress') AND expires_at > now();
-    IF NOT FOUND THEN
-        -- Locked, so that a transaction that is ending the job finishes first.
-        SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id FOR NO KEY UPDATE;
-        IF NOT FOUND THEN
-            PERFORM fail('LJ006', 'Job not found');
-        END IF;
-        PERFORM job_is_over(v_job);
-    END IF;
-
-    SELECT g.group_name, m.models,
-           now() + make_interval(secs => p_deadline_seconds + p_model_seconds * m.number),
-           litellm_is_out_of_sync(t)
-    INTO v_group_name, v_models, v_deadline, v_out_of_sync
+    SELECT g.group_name, m.models, litellm_is_out_of_sync(t) AS out_of_sync,
+           now() + make_interval(secs => p_deadline_seconds + p_model_seconds * m.number) AS deadline,
+           t.limit_calls_per_job, t.limit_open_calls_per_job, t.limit_open_calls, t.limit_cost_usd_per_job,
+           t.litellm_rpm_limit AS rpm_limit, t.litellm_tpm_limit AS tpm_limit
+    INTO v_call
     FROM teams t, LATERAL (
         SELECT CASE
             WHEN p_model_group IS NOT NULL THEN (
@@ -57,29 +49,61 @@ BEGIN
             END AS model_group_id
         -- Keeps the planner from merging this query, so that the id is found first and the group is looked up by it.
         OFFSET 0
-    ) AS chosen JOIN model_groups g USING (model_group_id), LATERAL (
+    ) AS chosen LEFT JOIN model_groups g USING (model_group_id), LATERAL (
         SELECT json_agg(json_build_object('model_name', model_name, 'config', config) ORDER BY priority) AS models,
                count(*)::integer AS number
         FROM model_group_models WHERE model_group_id = g.model_group_id
     ) AS m
     WHERE t.team_id = v_team_id;
+    v_cost_limit := nullif(coalesce(v_call.limit_cost_usd_per_job, (p_limits ->> 'cost_usd_per_job')::numeric), 0);
+    IF v_cost_limit IS NOT NULL AND v_call.group_name IS NOT NULL THEN
+        v_expected := mean_cost(v_call.group_name);
+    END IF;
+
+    UPDATE jobs
+    SET status = 'in_progress', started_at = coalesce(started_at, now()), total_calls = total_calls + 1,
+        open_calls = open_calls + 1, expected_cost_usd = expected_cost_usd + v_expected
+    WHERE job_id = p_job_id AND team_id = v_team_id AND status IN ('pending', 'in_progress') AND expires_at > now()
+    RETURNING * INTO v_job;
     IF NOT FOUND THEN
+        -- Locked, so that a transaction that is ending the job finishes first.
+        SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            PERFORM fail('LJ006', 'Job not found');
+        END IF;
+        PERFORM job_is_over(v_job);
+    END IF;
+    IF v_call.group_name IS NULL THEN
         PERFORM fail('LJ004', CASE WHEN p_model_group IS NULL
             THEN format('Team ''%s'' has no model group', v_team_id)
             ELSE format('Team ''%s'' does not have access to model group ''%s''', v_team_id, p_model_group) END);
     END IF;
 
-    INSERT INTO calls (call_id, job_id, team_id, model_group, purpose, streamed, metadata, deadline)
-    VALUES (v_call_id, p_job_id, v_team_id, v_group_name, p_purpose, p_streamed, p_metadata, v_deadline)
+    INSERT INTO calls (call_id, job_id, team_id, model_group, purpose, streamed, metadata, deadline, expected_cost_usd)
+    VALUES (v_call_id, p_job_id, v_team_id, v_call.group_name, p_purpose, p_streamed, p_metadata, v_call.deadline,
+            v_expected)
     ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
+    IF FOUND THEN
+        PERFORM check_job_limits(
+            v_job,
+            nullif(coalesce(v_call.limit_calls_per_job, (p_limits ->> 'calls_per_job')::bigint), 0),
+            nullif(coalesce(v_call.limit_open_calls_per_job, (p_limits ->> 'open_calls_per_job')::bigint), 0),
+            v_cost_limit);
+        PERFORM check_open_calls(
+            v_job, nullif(coalesce(v_call.limit_open_calls, (p_limits ->> 'open_calls')::bigint), 0));
+        IF v_call.rpm_limit IS NOT NULL OR v_call.tpm_limit IS NOT NULL THEN
+            PERFORM count_request(v_team_id, v_call.rpm_limit, v_call.tpm_limit);
+        END IF;
+    ELSE
         -- The call exists already and was counted when it was opened.
-        UPDATE jobs SET total_calls = total_calls - 1 WHERE job_id = p_job_id;
+        UPDATE jobs SET total_calls = total_calls - 1, open_calls = open_calls - 1,
+                        expected_cost_usd = expected_cost_usd - v_expected
+        WHERE job_id = p_job_id;
     END IF;
     RETURN json_build_object(
-        'job_id', p_job_id, 'call_id', v_call_id, 'deadline', v_deadline, 'team_id', v_team_id,
-        'model_group', v_group_name, 'models', v_models,
-        'litellm', CASE WHEN v_out_of_sync THEN litellm_desired_team(v_team_id) END);
+        'job_id', p_job_id, 'call_id', v_call_id, 'deadline', v_call.deadline, 'team_id', v_team_id,
+        'model_group', v_call.group_name, 'models', v_call.models,
+        'litellm', CASE WHEN v_call.out_of_sync THEN litellm_desired_team(v_team_id) END);
 END $$;
 GRANT EXECUTE ON FUNCTION begin_call TO llm_jobs_application;
 
@@ -87,12 +111,14 @@ GRANT EXECUTE ON FUNCTION begin_call TO llm_jobs_application;
 CREATE OR REPLACE FUNCTION begin_job_with_call(
     p_actor text, p_team_id text, p_user_id text, p_job_type text, p_job_metadata json, p_lifetime_seconds integer,
     p_model_group text, p_purpose text, p_streamed boolean, p_metadata json, p_deadline_seconds integer,
-    p_model_seconds integer DEFAULT 0, p_job_id uuid DEFAULT NULL, p_call_id uuid DEFAULT NULL
+    p_model_seconds integer DEFAULT 0, p_job_id uuid DEFAULT NULL, p_call_id uuid DEFAULT NULL,
+    p_limits json DEFAULT NULL
 ) RETURNS json LANGUAGE sql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
     SELECT begin_call(p_actor, (job ->> 'job_id')::uuid, p_model_group, p_purpose, p_streamed, p_metadata,
-                      p_deadline_seconds, p_model_seconds, p_call_id)
-    FROM create_job(p_actor, p_team_id, p_user_id, p_job_type, p_job_metadata, p_lifetime_seconds, p_job_id) AS job
+                      p_deadline_seconds, p_model_seconds, p_call_id, p_limits)
+    FROM create_job(p_actor, p_team_id, p_user_id, p_job_type, p_job_metadata, p_lifetime_seconds, p_job_id,
+                    p_limits) AS job
 $$;
 GRANT EXECUTE ON FUNCTION begin_job_with_call TO llm_jobs_application;
 
@@ -100,130 +126,204 @@ GRANT EXECUTE ON FUNCTION begin_job_with_call TO llm_jobs_application;
 -- answer says whether it had one.
 -- A call that was closed before, by its job's end or by its deadline, keeps its status, and only its usage is added.
 -- `p_final` false: the usage is provisional; the call stays unsettled, and another settling that is final will follow.
+-- `p_delivered`: output reached the caller; NULL: it did if the call succeeded.
+-- `p_implausible`: the model's numbers were out of bounds, and are unknown therefore.
 CREATE OR REPLACE FUNCTION settle_call(
     p_job_id uuid, p_call_id uuid, p_status text,
     p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
-    p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean
+    p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean,
+    p_delivered boolean DEFAULT NULL, p_implausible boolean DEFAULT false
 ) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_settling settling := write_settling(p_job_id, p_call_id, p_status,
                                           p_prompt_tokens, p_completion_tokens, p_total_tokens,
-                                          p_cost_usd, p_latency_ms, p_attempts, p_error, p_final);
+                                          p_cost_usd, p_latency_ms, p_attempts, p_error, p_final,
+                                          p_delivered, p_implausible);
 BEGIN
     PERFORM count_settling(v_settling);
     RETURN json_build_object('settled', v_settling.job_id IS NOT NULL);
 END $$;
 GRANT EXECUTE ON FUNCTION settle_call TO llm_jobs_application;
 
--- Updates the rows of the call and its job. Answers what changed, for `count_settling`; NULL if the call was settled
--- before.
+-- Updates the rows of the call and its job, and charges a job that has ended what it costs now. Answers what changed,
+-- for `count_settling`; NULL if the call was settled before.
+-- `p_status` NULL: LiteLLM has told the cost of a call that ended without one, or it won't be asked again.
 CREATE OR REPLACE FUNCTION write_settling(
     p_job_id uuid, p_call_id uuid, p_status text,
     p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
-    p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean
+    p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean,
+    p_delivered boolean, p_implausible boolean
 ) RETURNS settling LANGUAGE plpgsql AS $$
 DECLARE
     v_old record;
     v_ends boolean;
+    -- Numbers out of bounds are unknown as a whole.
+    v_known boolean := NOT p_implausible
+        AND p_prompt_tokens BETWEEN 0 AND 1000000000 AND p_completion_tokens BETWEEN 0 AND 1000000000
+        AND p_total_tokens BETWEEN 0 AND 1000000000 AND coalesce(p_cost_usd BETWEEN 0 AND 1000000, true);
+    v_tokens bigint := CASE WHEN v_known THEN p_total_tokens ELSE 0 END;
+    v_cost numeric := CASE WHEN v_known THEN round(p_cost_usd, 12) END;
+    v_cost_change numeric;
     v_new settling;
+    v_job jobs;
+    v_extra bigint;
 BEGIN
     -- The job is locked before the call, since that is their order in this query.
-    SELECT j.team_id, j.job_type, j.terms_id, j.credit_applied,
-           c.status, c.model_group, c.total_tokens, c.cost_usd, c.latency_ms
+    SELECT j.team_id, j.job_type, j.status AS job_status, j.open_calls, j.delivered AS job_delivered,
+           c.status, c.model_group, c.total_tokens, c.cost_usd, c.latency_ms, c.deadline, c.expected_cost_usd,
+           c.settled_at IS NOT NULL AS settled, c.settlements, c.attempts
     INTO v_old
     FROM jobs j JOIN calls c ON c.job_id = j.job_id
-    WHERE j.job_id = p_job_id AND c.job_id = p_job_id AND c.call_id = p_call_id AND c.settled_at IS NULL
+    WHERE j.job_id = p_job_id AND c.job_id = p_job_id AND c.call_id = p_call_id
+      AND (c.settled_at IS NULL OR (p_status IS NULL AND c.cost_check_at IS NOT NULL))
     FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
     v_ends := v_old.status = 'open';
+    v_cost_change := coalesce(v_cost, 0) - coalesce(v_old.cost_usd, 0);
     UPDATE calls
     SET status = CASE WHEN v_ends THEN p_status ELSE status END,
         error = CASE WHEN v_ends THEN p_error ELSE error END,
         ended_at = coalesce(ended_at, now()),
-        settled_at = CASE WHEN p_final THEN now() END,
-        prompt_tokens = p_prompt_tokens, completion_tokens = p_completion_tokens, total_tokens = p_total_tokens,
-        cost_usd = p_cost_usd, latency_ms = p_latency_ms, attempts = p_attempts
+        settled_at = CASE WHEN p_final THEN coalesce(settled_at, now()) END,
+        prompt_tokens = CASE WHEN v_known THEN p_prompt_tokens ELSE 0 END,
+        completion_tokens = CASE WHEN v_known THEN p_completion_tokens ELSE 0 END,
+        total_tokens = v_tokens, cost_usd = v_cost, latency_ms = coalesce(p_latency_ms, latency_ms),
+        attempts = coalesce(p_attempts, attempts),
+        delivered = delivered OR coalesce(p_delivered, p_status = 'succeeded', false),
+        implausible_usage = NOT v_known,
+        expected_cost_usd = CASE WHEN p_final THEN 0 ELSE expected_cost_usd END,
+        settlements = settlements + 1,
+        -- When LiteLLM is asked for the cost (again).
+        cost_check_at = CASE
+            WHEN NOT p_final THEN deadline
+            WHEN v_cost IS NULL AND v_known AND p_status IS NOT NULL THEN now() + interval '5 minutes' END
     WHERE job_id = p_job_id AND call_id = p_call_id;
+
+    UPDATE jobs
+    SET successful_calls = successful_calls + (v_ends AND p_status = 'succeeded')::integer,
+        failed_calls = failed_calls + (v_ends AND p_status = 'failed')::integer,
+        refused_calls = refused_calls + (v_ends AND p_status = 'refused')::integer,
+        open_calls = open_calls - v_ends::integer,
+        priced_calls = priced_calls + (v_cost IS NOT NULL)::integer - (v_old.cost_usd IS NOT NULL)::integer,
+        timed_calls = timed_calls + (v_old.latency_ms IS NULL AND p_latency_ms IS NOT NULL)::integer,
+        total_tokens = total_tokens + v_tokens - v_old.total_tokens,
+        unpriced_tokens = unpriced_tokens + CASE WHEN p_final AND v_cost IS NULL THEN v_tokens ELSE 0 END
+            - CASE WHEN v_old.settled THEN v_old.total_tokens ELSE 0 END,
+        known_cost_usd = known_cost_usd + v_cost_change,
+        expected_cost_usd = expected_cost_usd - CASE WHEN p_final THEN v_old.expected_cost_usd ELSE 0 END,
+        total_latency_ms = total_latency_ms + coalesce(p_latency_ms - coalesce(v_old.latency_ms, 0), 0),
+        delivered = delivered OR coalesce(p_delivered, p_status = 'succeeded', false)
+    WHERE job_id = p_job_id
+    RETURNING * INTO v_job;
+    v_extra := extra_calls(v_old.job_status, v_job.open_calls) - extra_calls(v_old.job_status, v_old.open_calls);
+    IF v_extra <> 0 THEN
+        UPDATE credit_accounts SET extra_calls = extra_calls + v_extra WHERE team_id = v_old.team_id;
+    END IF;
+
     v_new.team_id := v_old.team_id;
     v_new.job_id := p_job_id;
     v_new.job_type := v_old.job_type;
     v_new.model_group := v_old.model_group;
-    v_new.model := coalesce(p_attempts -> -1 ->> 'model', 'unknown');
+    v_new.model := coalesce(coalesce(p_attempts, v_old.attempts) -> -1 ->> 'model', 'unknown');
     v_new.ended_as := CASE WHEN v_ends THEN p_status END;
-    v_new.first := v_old.latency_ms IS NULL;
-    v_new.priced := (p_cost_usd IS NOT NULL)::integer - (v_old.cost_usd IS NOT NULL)::integer;
-    v_new.tokens := p_total_tokens - v_old.total_tokens;
-    v_new.cost_usd := coalesce(p_cost_usd, 0) - coalesce(v_old.cost_usd, 0);
+    v_new.first := v_old.latency_ms IS NULL AND p_latency_ms IS NOT NULL;
     v_new.latency_ms := p_latency_ms;
-    -- A job with a markup that was charged before this cost was known is charged for it now.
+    -- Only what is final is counted.
+    v_new.final := p_final AND NOT v_old.settled;
+    v_new.unpriced := v_new.final AND v_cost IS NULL AND v_tokens > 0;
+    v_new.priced := (p_final AND v_cost IS NOT NULL)::integer;
+    v_new.tokens := CASE WHEN p_final THEN v_tokens ELSE 0 END
+        - CASE WHEN v_old.settled THEN v_old.total_tokens ELSE 0 END;
+    v_new.cost_usd := CASE WHEN p_final THEN coalesce(v_cost, 0) ELSE 0 END;
     v_new.revenue_usd := 0;
-    IF v_old.credit_applied THEN
-        SELECT v_new.cost_usd * (100 + (pricing ->> 'markup_percent')::numeric) * 0.01 INTO v_new.revenue_usd
-        FROM terms WHERE terms_id = v_old.terms_id AND pricing ->> 'mode' = 'markup';
-        v_new.revenue_usd := coalesce(v_new.revenue_usd, 0);
+    v_new.credits := 0;
+    v_new.charged_jobs := 0;
+    v_new.free_jobs := 0;
+    IF v_job.completed_at IS NOT NULL THEN
+        v_new := charge_late(v_job, v_new, v_cost_change, p_call_id, v_old.settlements + 1);
+        v_new.free_jobs := (v_job.delivered AND NOT v_old.job_delivered AND NOT v_job.credit_applied
+                            AND v_new.charged_jobs = 0)::integer;
     END IF;
-    UPDATE jobs
-    SET successful_calls = successful_calls + (v_ends AND p_status = 'succeeded')::integer,
-        failed_calls = failed_calls + (v_ends AND p_status = 'failed')::integer,
-        priced_calls = priced_calls + v_new.priced, total_tokens = total_tokens + v_new.tokens,
-        known_cost_usd = known_cost_usd + v_new.cost_usd, timed_calls = timed_calls + v_new.first::integer,
-        total_latency_ms = total_latency_ms + p_latency_ms - coalesce(v_old.latency_ms, 0),
-        revenue_usd = revenue_usd + v_new.revenue_usd
-    WHERE job_id = p_job_id;
     RETURN v_new;
 END $$;
 
 CREATE OR REPLACE FUNCTION count_settling(p settling) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
+    v_today date := today();
     v_shard integer;
     -- The number of the first bound that is not exceeded; one more than there are bounds if all are.
-    v_bucket integer := 1 + width_bucket(p.latency_ms - 1, latency_bounds());
+    v_bucket integer := coalesce(1 + width_bucket(p.latency_ms - 1, latency_bounds()), 1);
+    v_unpriced bigint;
 BEGIN
     IF p.job_id IS NULL THEN
         RETURN;
     END IF;
-    UPDATE usage_days
-    SET calls = calls + (p.ended_as IS NOT NULL)::integer,
-        priced_calls = priced_calls + p.priced, tokens = tokens + p.tokens, cost_usd = cost_usd + p.cost_usd,
-        revenue_usd = revenue_usd + p.revenue_usd
-    WHERE team_id = p.team_id AND day = job_day(p.job_id) AND job_type = p.job_type;
-    INSERT INTO usage_models AS u (team_id, day, model, requests, tokens, cost_usd)
-    VALUES (p.team_id, job_day(p.job_id), p.model, p.first::integer, p.tokens, p.cost_usd)
-    ON CONFLICT (team_id, day, model) DO UPDATE SET
-        requests = u.requests + excluded.requests, tokens = u.tokens + excluded.tokens,
-        cost_usd = u.cost_usd + excluded.cost_usd;
+    LOOP
+        UPDATE usage_days
+        SET calls = calls + (p.ended_as IS NOT NULL)::integer,
+            refused_calls = refused_calls + (p.ended_as IS NOT DISTINCT FROM 'refused')::integer,
+            priced_calls = priced_calls + p.priced, tokens = tokens + p.tokens, cost_usd = cost_usd + p.cost_usd,
+            revenue_usd = revenue_usd + p.revenue_usd, credits_charged = credits_charged + p.credits,
+            charged_jobs = charged_jobs + p.charged_jobs,
+            free_jobs_with_output = free_jobs_with_output + p.free_jobs
+        WHERE team_id = p.team_id AND day = v_today AND job_type = p.job_type;
+        EXIT WHEN FOUND;
+        INSERT INTO usage_days (team_id, day, job_type) VALUES (p.team_id, v_today, p.job_type)
+        ON CONFLICT DO NOTHING;
+    END LOOP;
+    IF p.free_jobs > 0 THEN
+        PERFORM add_to_job_totals(0, 0, 0, 0, 0, p.free_jobs);
+    END IF;
+    IF p.final OR p.tokens <> 0 OR p.cost_usd <> 0 THEN
+        INSERT INTO usage_models AS u (team_id, day, model, requests, unpriced_requests, tokens, cost_usd)
+        VALUES (p.team_id, v_today, p.model, p.final::integer, p.unpriced::integer, p.tokens, p.cost_usd)
+        ON CONFLICT (team_id, day, model) DO UPDATE SET
+            requests = u.requests + excluded.requests,
+            unpriced_requests = u.unpriced_requests + excluded.unpriced_requests,
+            tokens = u.tokens + excluded.tokens, cost_usd = u.cost_usd + excluded.cost_usd
+        RETURNING unpriced_requests INTO v_unpriced;
+        IF p.unpriced AND v_unpriced = 1 THEN
+            PERFORM alert_of_unpriced_model(p.team_id, p.job_id, p.model);
+        END IF;
+    END IF;
     -- The latency is counted only the first time, since a provisional settling may come before the final one.
     v_shard := my_shard();
     LOOP
         UPDATE call_totals
         SET succeeded = succeeded + (p.ended_as IS NOT DISTINCT FROM 'succeeded')::integer,
             failed = failed + (p.ended_as IS NOT DISTINCT FROM 'failed')::integer,
+            refused = refused + (p.ended_as IS NOT DISTINCT FROM 'refused')::integer,
             cancelled = cancelled + (p.ended_as IS NOT DISTINCT FROM 'cancelled')::integer,
-            tokens = tokens + p.tokens, cost_usd = cost_usd + p.cost_usd,
+            priced = priced + p.priced, tokens = tokens + p.tokens, cost_usd = cost_usd + p.cost_usd,
             latency_ms = latency_ms + CASE WHEN p.first THEN p.latency_ms ELSE 0 END,
             latency_counts[v_bucket] = latency_counts[v_bucket] + p.first::integer
         WHERE model_group = p.model_group AND shard = v_shard;
         EXIT WHEN FOUND;
         INSERT INTO call_totals (model_group, shard) VALUES (p.model_group, v_shard) ON CONFLICT DO NOTHING;
     END LOOP;
+    IF p.tokens > 0 THEN
+        PERFORM count_tokens(p.team_id, p.tokens);
+    END IF;
 END $$;
 
 -- Settles the only call of a job that was created for it, and ends the job.
 CREATE OR REPLACE FUNCTION settle_job_with_call(
     p_job_id uuid, p_call_id uuid, p_status text,
     p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
-    p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean
+    p_cost_usd numeric, p_latency_ms bigint, p_attempts json, p_error text, p_final boolean,
+    p_delivered boolean DEFAULT NULL, p_implausible boolean DEFAULT false
 ) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     -- A client that hung up has had what it read, so the job counts as completed.
-    v_job_status text := CASE p_status WHEN 'failed' THEN 'failed' ELSE 'completed' END;
+    v_job_status text := CASE WHEN p_status IN ('failed', 'refused') THEN 'failed' ELSE 'completed' END;
     v_settling settling := write_settling(p_job_id, p_call_id, p_status,
                                           p_prompt_tokens, p_completion_tokens, p_total_tokens,
-                                          p_cost_usd, p_latency_ms, p_attempts, p_error, p_final);
+                                          p_cost_usd, p_latency_ms, p_attempts, p_error, p_final,
+                                          p_delivered, p_implausible);
     v_completion json;
 BEGIN
     -- Not if the job has been ended otherwise, or its deadline has passed.
@@ -235,6 +335,51 @@ BEGIN
     RETURN json_build_object('settled', v_settling.job_id IS NOT NULL, 'completion', v_completion);
 END $$;
 GRANT EXECUTE ON FUNCTION settle_job_with_call TO llm_jobs_application;
+
+-- Takes up to `p_limit` calls that ended without a cost, to ask LiteLLM for it: [{job_id, call_id, last}]. The next time
+-- comes when a call is twice as old as now, at most a day later. `last`: there is no next time.
+CREATE OR REPLACE FUNCTION take_unpriced_calls(p_limit bigint) RETURNS json LANGUAGE sql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    WITH due AS (
+        SELECT job_id, call_id FROM calls WHERE cost_check_at <= now()
+        ORDER BY cost_check_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED
+    ), taken AS (
+        UPDATE calls c
+        SET cost_check_at = now() + greatest(interval '5 minutes', least(now() - c.created_at, interval '1 day'))
+        FROM due WHERE c.job_id = due.job_id AND c.call_id = due.call_id
+        RETURNING c.job_id, c.call_id, c.created_at < now() - interval '7 days' AS last
+    )
+    SELECT coalesce(json_agg(taken), '[]') FROM taken
+$$;
+GRANT EXECUTE ON FUNCTION take_unpriced_calls TO llm_jobs_application;
+
+-- Writes the usage of a call that LiteLLM has told later. `p_cost_usd` NULL: LiteLLM has no price for the model;
+-- `p_total_tokens` NULL: it has no record of the call. In both cases it is not asked again.
+CREATE OR REPLACE FUNCTION price_call(
+    p_job_id uuid, p_call_id uuid, p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
+    p_cost_usd numeric, p_implausible boolean
+) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_call calls;
+    v_settling settling;
+BEGIN
+    PERFORM FROM jobs WHERE job_id = p_job_id FOR NO KEY UPDATE;
+    SELECT * INTO v_call FROM calls
+    WHERE job_id = p_job_id AND call_id = p_call_id AND status <> 'open' FOR NO KEY UPDATE;
+    IF v_call.settled_at IS NOT NULL AND p_cost_usd IS NULL THEN
+        UPDATE calls SET cost_check_at = NULL WHERE job_id = p_job_id AND call_id = p_call_id;
+    ELSIF v_call.call_id IS NOT NULL THEN
+        v_settling := write_settling(
+            p_job_id, p_call_id, NULL, coalesce(p_prompt_tokens, v_call.prompt_tokens),
+            coalesce(p_completion_tokens, v_call.completion_tokens), coalesce(p_total_tokens, v_call.total_tokens),
+            p_cost_usd, NULL, NULL, NULL, true, NULL, p_implausible);
+        PERFORM count_settling(v_settling);
+    END IF;
+    RETURN json_build_object('settled', v_settling.job_id IS NOT NULL,
+                             'alerts', v_call.team_id IS NOT NULL AND alerts_are_due(v_call.team_id));
+END $$;
+GRANT EXECUTE ON FUNCTION price_call TO llm_jobs_application;
 
 -- Stores the messages and the response of a call for `p_days` days.
 CREATE OR REPLACE FUNCTION keep_messages(

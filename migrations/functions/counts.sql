@@ -1,12 +1,5 @@
 -- Counters for reports and metrics. Last in the lock order: a function that changes jobs or calls updates them after
--- everything else.
-
--- The day (UTC) on which everything about a job counts: that of its creation, taken from the UUIDv7.
-CREATE OR REPLACE FUNCTION job_day(p_job_id uuid) RETURNS date LANGUAGE sql IMMUTABLE AS $$
-    SELECT (timestamp '1970-01-01' + make_interval(
-        secs => ('x' || translate(left(p_job_id::text, 13), '-', ''))::bit(48)::bigint / 1000.0::double precision
-    ))::date
-$$;
+-- everything else. Everything counts on the day (UTC) on which it is written, so a day that is over never changes.
 
 -- The shard of the totals that this transaction updates. Concurrent transactions never share one, so none waits for
 -- another.
@@ -24,62 +17,69 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION add_to_job_totals(
-    p_created bigint, p_completed bigint, p_failed bigint, p_cancelled bigint, p_expired bigint
+    p_created bigint, p_completed bigint, p_failed bigint, p_cancelled bigint, p_expired bigint,
+    p_free_with_output bigint
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO job_totals AS t (shard, created, completed, failed, cancelled, expired)
-    VALUES (my_shard(), p_created, p_completed, p_failed, p_cancelled, p_expired)
+    INSERT INTO job_totals AS t (shard, created, completed, failed, cancelled, expired, free_with_output)
+    VALUES (my_shard(), p_created, p_completed, p_failed, p_cancelled, p_expired, p_free_with_output)
     ON CONFLICT (shard) DO UPDATE SET
         created = t.created + excluded.created,
         completed = t.completed + excluded.completed, failed = t.failed + excluded.failed,
-        cancelled = t.cancelled + excluded.cancelled, expired = t.expired + excluded.expired;
+        cancelled = t.cancelled + excluded.cancelled, expired = t.expired + excluded.expired,
+        free_with_output = t.free_with_output + excluded.free_with_output;
 END $$;
 
-CREATE OR REPLACE FUNCTION count_new_job(p_team_id text, p_job_id uuid, p_job_type text)
-RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION count_new_job(p_team_id text, p_job_type text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO usage_days AS u (team_id, day, job_type, open_jobs) VALUES (p_team_id, job_day(p_job_id), p_job_type, 1)
-    ON CONFLICT (team_id, day, job_type) DO UPDATE SET open_jobs = u.open_jobs + 1;
-    PERFORM add_to_job_totals(1, 0, 0, 0, 0);
+    INSERT INTO usage_days AS u (team_id, day, job_type, opened_jobs) VALUES (p_team_id, today(), p_job_type, 1)
+    ON CONFLICT (team_id, day, job_type) DO UPDATE SET opened_jobs = u.opened_jobs + 1;
+    PERFORM add_to_job_totals(1, 0, 0, 0, 0, 0);
 END $$;
 
--- `p_closed_calls`: the number of calls that the end of the job cancelled.
+-- `p_closed_calls`: the number of calls that the end of the job cancelled. `p_free_with_output`: the job delivered
+-- output and is not charged.
 CREATE OR REPLACE FUNCTION count_ended_job(
-    p_team_id text, p_job_id uuid, p_job_type text, p_status text, p_credits bigint, p_revenue_usd numeric,
-    p_closed_calls bigint
+    p_team_id text, p_job_type text, p_status text, p_credits bigint, p_revenue_usd numeric, p_closed_calls bigint,
+    p_free_with_output boolean
 ) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_today date := today();
 BEGIN
-    UPDATE usage_days SET
-        open_jobs = open_jobs - 1,
-        completed = completed + (p_status = 'completed')::integer,
-        failed = failed + (p_status = 'failed')::integer,
-        cancelled = cancelled + (p_status = 'cancelled')::integer,
-        calls = calls + p_closed_calls,
-        charged_jobs = charged_jobs + (p_credits > 0)::integer,
-        credits_charged = credits_charged + p_credits,
-        revenue_usd = revenue_usd + coalesce(p_revenue_usd, 0)
-    WHERE team_id = p_team_id AND day = job_day(p_job_id) AND job_type = p_job_type;
+    LOOP
+        UPDATE usage_days SET
+            completed = completed + (p_status = 'completed')::integer,
+            failed = failed + (p_status = 'failed')::integer,
+            cancelled = cancelled + (p_status = 'cancelled')::integer,
+            calls = calls + p_closed_calls,
+            charged_jobs = charged_jobs + (p_credits > 0)::integer,
+            credits_charged = credits_charged + p_credits,
+            revenue_usd = revenue_usd + coalesce(p_revenue_usd, 0),
+            free_jobs_with_output = free_jobs_with_output + p_free_with_output::integer
+        WHERE team_id = p_team_id AND day = v_today AND job_type = p_job_type;
+        EXIT WHEN FOUND;
+        INSERT INTO usage_days (team_id, day, job_type) VALUES (p_team_id, v_today, p_job_type) ON CONFLICT DO NOTHING;
+    END LOOP;
     PERFORM add_to_job_totals(0, (p_status = 'completed')::integer, (p_status = 'failed')::integer,
-                              (p_status = 'cancelled')::integer, 0);
+                              (p_status = 'cancelled')::integer, 0, p_free_with_output::integer);
 END $$;
 
--- Counts `p_jobs` as expired, and one abandoned call for each entry of `p_of_calls`, which holds the jobs of those
--- calls. No job is older than `p_oldest`, so that older months need not be searched.
-CREATE OR REPLACE FUNCTION count_overdue(p_team_id text, p_jobs uuid[], p_of_calls uuid[], p_oldest uuid)
-RETURNS void LANGUAGE plpgsql AS $$
+-- Counts jobs that have expired and calls that were abandoned: one entry for each type of jobs.
+CREATE OR REPLACE FUNCTION count_overdue(p_team_id text, p_entries usage_days[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE usage_days u
-    SET open_jobs = u.open_jobs - ended.jobs, expired = u.expired + ended.jobs, calls = u.calls + ended.calls
-    FROM (SELECT job_day(j.job_id) AS day, j.job_type, sum(entries.jobs) AS jobs, sum(entries.calls) AS calls
-          FROM (SELECT unnest(p_jobs) AS job_id, 1 AS jobs, 0 AS calls
-                UNION ALL
-                SELECT unnest(p_of_calls), 0, 1) AS entries
-          JOIN jobs j ON j.job_id = entries.job_id AND j.job_id >= p_oldest
-          GROUP BY 1, 2) AS ended
-    WHERE u.team_id = p_team_id AND u.day = ended.day AND u.job_type = ended.job_type;
-    IF p_jobs IS NOT NULL THEN
-        PERFORM add_to_job_totals(0, 0, 0, 0, cardinality(p_jobs));
-    END IF;
+    INSERT INTO usage_days AS u (team_id, day, job_type, expired, calls, charged_jobs, credits_charged, revenue_usd,
+                                 free_jobs_with_output)
+    SELECT p_team_id, today(), job_type, sum(expired), sum(calls), sum(charged_jobs), sum(credits_charged),
+           sum(revenue_usd), sum(free_jobs_with_output)
+    FROM unnest(p_entries) GROUP BY job_type ORDER BY job_type
+    ON CONFLICT (team_id, day, job_type) DO UPDATE SET
+        expired = u.expired + excluded.expired, calls = u.calls + excluded.calls,
+        charged_jobs = u.charged_jobs + excluded.charged_jobs,
+        credits_charged = u.credits_charged + excluded.credits_charged,
+        revenue_usd = u.revenue_usd + excluded.revenue_usd,
+        free_jobs_with_output = u.free_jobs_with_output + excluded.free_jobs_with_output;
+    PERFORM add_to_job_totals(0, 0, 0, 0, sum(expired)::bigint, sum(free_jobs_with_output)::bigint)
+    FROM unnest(p_entries) HAVING sum(expired) > 0;
 END $$;
 
 -- Counts one abandoned or cancelled call for each entry of `p_model_groups`.

@@ -10,35 +10,47 @@ CREATE OR REPLACE FUNCTION transaction_json(x credit_transactions) RETURNS json 
         'reason', x.reason, 'job_id', x.job_id, 'metadata', x.metadata, 'created_at', rfc3339(x.created_at))
 $$;
 
--- Writes one ledger row and updates the account. The only place where a balance changes.
+-- Writes one ledger row and updates the account. The only place where a balance changes. A job's rows change what is
+-- used, all others what is allocated.
+-- `p_released`: how many reserved credits this uses up, 1 for a job that ends with it. `p_call_id` and `p_settlement`:
+-- the settling of a call that this charges for.
 CREATE OR REPLACE FUNCTION post_transaction(
-    p_team_id text, p_type text, p_change bigint, p_reason text, p_job_id uuid, p_metadata json
+    p_team_id text, p_type text, p_change bigint, p_reason text, p_job_id uuid, p_metadata json,
+    p_released bigint, p_call_id uuid, p_settlement integer
 ) RETURNS credit_transactions LANGUAGE plpgsql AS $$
 DECLARE
+    v_used bigint := CASE WHEN p_type IN ('deduction', 'refund') THEN -p_change ELSE 0 END;
+    v_allocated bigint := p_change + v_used;
     v_account credit_accounts;
     v_row credit_transactions;
     v_percent integer;
 BEGIN
     UPDATE credit_accounts
-    SET allocated = allocated + CASE p_type WHEN 'deduction' THEN 0 ELSE p_change END,
-        used = used - CASE p_type WHEN 'deduction' THEN p_change ELSE 0 END,
-        -- A deduction uses up the credit that was reserved for the job.
-        held = held - CASE p_type WHEN 'deduction' THEN 1 ELSE 0 END,
+    SET allocated = allocated + v_allocated, used = used + v_used, held = held - p_released,
         -- Consumption is charged in full, even below the limit. A negative adjustment must stay above it.
-        overdraft = CASE WHEN p_type = 'adjustment' AND p_change < 0 THEN overdraft ELSE greatest(
-            0, floor - (allocated - used - held) - p_change - CASE p_type WHEN 'deduction' THEN 1 ELSE 0 END) END,
+        overdraft = CASE WHEN p_type = 'adjustment' AND p_change < 0 THEN overdraft
+                         ELSE greatest(0, floor - (allocated - used - held) - p_change - p_released) END,
         entries = entries + 1
     WHERE team_id = p_team_id
     RETURNING * INTO STRICT v_account;
     INSERT INTO credit_transactions
-        (team_id, entry, transaction_id, transaction_type, change, balance_after, reason, job_id, metadata)
+        (team_id, entry, transaction_id, transaction_type, change, balance_after, reason, job_id, metadata,
+         call_id, settlement)
     VALUES (p_team_id, v_account.entries, uuid_v7(), p_type, p_change, v_account.allocated - v_account.used,
-            p_reason, p_job_id, p_metadata)
+            p_reason, p_job_id, p_metadata, p_call_id, p_settlement)
     RETURNING * INTO v_row;
+    IF v_allocated <> 0 THEN
+        -- LiteLLM's budget may depend on what is allocated.
+        UPDATE teams t SET litellm_version = litellm_version + 1
+        WHERE team_id = p_team_id
+          AND litellm_budget(t, v_account.budget_mode, v_account.credit_limit, v_account.allocated)
+              IS DISTINCT FROM
+              litellm_budget(t, v_account.budget_mode, v_account.credit_limit, v_account.allocated - v_allocated);
+    END IF;
     FOREACH v_percent IN ARRAY ARRAY[80, 100] LOOP
-        IF v_account.used * 100 >= v_account.allocated * v_percent
-            AND (v_account.used + CASE p_type WHEN 'deduction' THEN p_change ELSE 0 END) * 100
-                < (v_account.allocated - CASE p_type WHEN 'deduction' THEN 0 ELSE p_change END) * v_percent THEN
+        -- Numeric, because the products could overflow.
+        IF v_account.used * 100.0 >= v_account.allocated * v_percent::numeric
+            AND (v_account.used - v_used) * 100.0 < (v_account.allocated - v_allocated) * v_percent::numeric THEN
             PERFORM raise_alert(p_team_id, format('credits_%s_percent', v_percent),
                 format('Team ''%s'' has used %s of its %s credits', p_team_id, v_account.used, v_account.allocated),
                 json_build_object('percent', v_percent, 'credits_allocated', v_account.allocated,
@@ -48,7 +60,7 @@ BEGIN
     RETURN v_row;
 END $$;
 
--- Adds credits and raises the team's budget in LiteLLM, if it has one, by `p_usd_per_credit` for each.
+-- Adds credits. `p_usd_per_credit` is what a credit is worth in the team's budget in LiteLLM.
 CREATE OR REPLACE FUNCTION add_credits(
     p_team_id text, p_amount bigint, p_reason text, p_metadata json, p_usd_per_credit numeric
 ) RETURNS json LANGUAGE plpgsql
@@ -57,10 +69,8 @@ DECLARE
     v_row credit_transactions;
 BEGIN
     PERFORM existing_team(p_team_id);
-    v_row := post_transaction(p_team_id, 'allocation', p_amount, p_reason, NULL, p_metadata);
-    UPDATE teams SET litellm_max_budget = litellm_max_budget + p_amount * p_usd_per_credit,
-                     litellm_version = litellm_version + 1
-    WHERE team_id = p_team_id;
+    v_row := post_transaction(p_team_id, 'allocation', p_amount, p_reason, NULL, p_metadata, 0, NULL, NULL);
+    PERFORM set_usd_per_credit(p_team_id, p_usd_per_credit);
     RETURN json_build_object(
         'added', json_build_object('team_id', p_team_id, 'credits_added', p_amount,
                                    'credits_remaining', v_row.balance_after,
@@ -69,7 +79,7 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION add_credits TO llm_jobs_application;
 
--- Corrects a balance, and the team's budget in LiteLLM with it. Fails if it would take more than is available.
+-- Corrects a balance. Fails if it would take more than is available.
 CREATE OR REPLACE FUNCTION adjust_credits(
     p_team_id text, p_change bigint, p_reason text, p_metadata json, p_usd_per_credit numeric
 ) RETURNS json LANGUAGE plpgsql
@@ -86,11 +96,8 @@ BEGIN
     IF p_change < 0 AND v_available + p_change < v_floor THEN
         PERFORM fail('LJ005', format('Insufficient credits. Required: %s, Available: %s', -p_change, v_available));
     END IF;
-    v_row := post_transaction(p_team_id, 'adjustment', p_change, p_reason, NULL, p_metadata);
-    UPDATE teams SET litellm_max_budget = CASE WHEN litellm_max_budget IS NOT NULL
-                                             THEN greatest(0, litellm_max_budget + p_change * p_usd_per_credit) END,
-                     litellm_version = litellm_version + 1
-    WHERE team_id = p_team_id;
+    v_row := post_transaction(p_team_id, 'adjustment', p_change, p_reason, NULL, p_metadata, 0, NULL, NULL);
+    PERFORM set_usd_per_credit(p_team_id, p_usd_per_credit);
     RETURN json_build_object(
         'adjusted', json_build_object('team_id', p_team_id, 'credits_adjusted', p_change,
                                       'credits_remaining', v_row.balance_after,
@@ -110,7 +117,8 @@ BEGIN
         'team_id', team_id, 'credits_allocated', allocated, 'credits_used', used, 'credits_remaining', allocated - used,
         'credits_reserved', held, 'credits_available', allocated - used - held,
         'budget_mode', budget_mode, 'credit_limit', credit_limit, 'auto_refill', refill_due IS NOT NULL,
-        'refill_amount', refill_amount, 'refill_period', refill_period, 'next_refill_at', rfc3339(refill_due))
+        'refill_amount', refill_amount, 'refill_period', refill_period, 'refill_mode', refill_mode,
+        'refill_cap', refill_cap, 'next_refill_at', rfc3339(refill_due))
     INTO v_balance
     FROM credit_accounts WHERE team_id = p_team_id;
     RETURN v_balance;

@@ -6,11 +6,12 @@
 --   LJ002 wrong_team             LJ007 already_exists           LJ012 idempotency_mismatch
 --   LJ003 team_suspended         LJ008 job_finished             LJ013 idempotency_in_progress
 --   LJ004 model_group_denied     LJ009 in_progress              LJ000 a defect of this application
---   LJ005 insufficient_credits   LJ010 invalid_request
+--   LJ005 insufficient_credits   LJ010 invalid_request          LJ014 rate_limited
+--   LJ015 too_many_calls         LJ016 job_limit                LJ017 refund_exceeds_charge
 --
 -- All functions take locks in this order, so that they can't deadlock: idempotency key, virtual key, job, call,
--- account, team, and then the counters: usage_days, job_totals, usage_models, call_totals. Sweeping skips overdue jobs
--- and calls that another transaction has locked.
+-- account, team, and then the counters: usage_days, job_totals, usage_models, call_totals, team_rates. Sweeping skips
+-- overdue jobs and calls that another transaction has locked.
 
 -- Functions that every request runs are in PL/pgSQL, whose plans are cached by each connection; SQL functions that are
 -- not inlined are planned at every call.
@@ -18,6 +19,17 @@ CREATE OR REPLACE FUNCTION fail(p_sqlstate text, p_message text) RETURNS void LA
 BEGIN
     RAISE EXCEPTION USING ERRCODE = p_sqlstate, MESSAGE = p_message;
 END $$;
+
+-- Like `fail`, and says after how many seconds a retry may succeed.
+CREATE OR REPLACE FUNCTION fail(p_sqlstate text, p_message text, p_seconds integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = p_sqlstate, MESSAGE = p_message, DETAIL = p_seconds;
+END $$;
+
+-- The day (UTC) on which what this transaction does counts.
+CREATE OR REPLACE FUNCTION today() RETURNS date LANGUAGE sql STABLE AS $$
+    SELECT (now() AT TIME ZONE 'UTC')::date
+$$;
 
 -- RFC 3339 in UTC with microseconds, like every time in the API.
 CREATE OR REPLACE FUNCTION rfc3339(p_time timestamptz) RETURNS text LANGUAGE sql STABLE AS $$

@@ -1,17 +1,19 @@
 -- Jobs. A job is one business operation and, by default, costs one credit.
 
 -- Opens a job and reserves one credit for it until it ends or `p_lifetime_seconds` have passed. `p_team_id` NULL: the
--- actor's team. If a job with the id `p_job_id` (see `id_or_new`) exists already, it is returned.
+-- actor's team. If a job with the id `p_job_id` (see `id_or_new`) exists already, it is returned. `p_limits`: see
+-- `begin_call`.
 CREATE OR REPLACE FUNCTION create_job(
     p_actor text, p_team_id text, p_user_id text, p_job_type text, p_metadata json, p_lifetime_seconds integer,
-    p_job_id uuid DEFAULT NULL
+    p_job_id uuid DEFAULT NULL, p_limits json DEFAULT NULL
 ) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_actors_team text := acting_team(p_actor);
     v_team_id text := coalesce(p_team_id, v_actors_team);
+    v_account credit_accounts;
     v_available bigint;
-    v_floor bigint;
+    v_limit bigint;
     v_row jobs;
 BEGIN
     IF v_actors_team IS NULL THEN
@@ -27,13 +29,20 @@ BEGIN
     ON CONFLICT DO NOTHING
     RETURNING * INTO v_row;
     IF FOUND THEN
-        SELECT allocated - used - held, floor INTO v_available, v_floor
-        FROM credit_accounts WHERE team_id = v_team_id FOR NO KEY UPDATE;
-        IF v_available - 1 < v_floor THEN
+        SELECT * INTO v_account FROM credit_accounts WHERE team_id = v_team_id FOR NO KEY UPDATE;
+        v_available := v_account.allocated - v_account.used - v_account.held;
+        IF v_available - 1 < v_account.floor THEN
             PERFORM fail('LJ005', format('Insufficient credits. Required: 1, Available: %s', v_available));
         END IF;
+        SELECT coalesce(limit_open_jobs, (p_limits ->> 'open_jobs')::bigint) INTO v_limit
+        FROM teams WHERE team_id = v_team_id;
+        -- Each open job holds one credit.
+        IF v_account.held >= nullif(v_limit, 0) THEN
+            PERFORM fail('LJ015', format('open_jobs: team ''%s'' may have at most %s open jobs', v_team_id, v_limit),
+                         1);
+        END IF;
         UPDATE credit_accounts SET held = held + 1 WHERE team_id = v_team_id;
-        PERFORM count_new_job(v_team_id, v_row.job_id, p_job_type);
+        PERFORM count_new_job(v_team_id, p_job_type);
     ELSE
         PERFORM existing_team(v_team_id);
         SELECT * INTO STRICT v_row FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id;
@@ -57,18 +66,21 @@ $$;
 CREATE OR REPLACE FUNCTION job_sums(j jobs) RETURNS json LANGUAGE sql IMMUTABLE AS $$
     SELECT json_build_object(
         'total_calls', j.total_calls, 'successful_calls', j.successful_calls, 'failed_calls', j.failed_calls,
+        'refused_calls', j.refused_calls,
         'total_tokens', j.total_tokens, 'total_cost_usd', job_cost(j), 'unpriced_calls', j.total_calls - j.priced_calls,
         'avg_latency_ms', job_latency(j))
 $$;
 
 -- The members of `job_sums`, and what the job cost in credits.
-CREATE OR REPLACE FUNCTION job_costs(j jobs, p_charged bigint, p_remaining bigint)
-RETURNS json LANGUAGE sql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION job_costs(j jobs, t terms, p_charged bigint, p_remaining bigint)
+RETURNS json LANGUAGE sql STABLE AS $$
     SELECT json_build_object(
         'total_calls', j.total_calls, 'successful_calls', j.successful_calls, 'failed_calls', j.failed_calls,
-        'total_tokens', j.total_tokens, 'total_cost_usd', job_cost(j), 'unpriced_calls', j.total_calls - j.priced_calls,
+        'refused_calls', j.refused_calls, 'total_tokens', j.total_tokens, 
+        'total_cost_usd', job_cost(j), 'unpriced_calls', j.total_calls - j.priced_calls,
         'avg_latency_ms', job_latency(j),
-        'credit_applied', p_charged > 0, 'credits_charged', p_charged, 'credits_remaining', p_remaining)
+        'credit_applied', p_charged > 0, 'credits_charged', p_charged, 'credits_refunded', 0,
+        'charge_is_final', charge_is_final(j, t), 'credits_remaining', p_remaining)
 $$;
 
 CREATE OR REPLACE FUNCTION job_is_over(p_job jobs) RETURNS void LANGUAGE plpgsql STABLE AS $$
@@ -77,13 +89,119 @@ BEGIN
         CASE WHEN p_job.status IN ('pending', 'in_progress') THEN 'expired' ELSE p_job.status END));
 END $$;
 
--- The credits that a job costs by its terms: consumption is rounded up, and at least 1 is charged.
-CREATE OR REPLACE FUNCTION job_credits(j jobs, t terms) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
-    SELECT greatest(1, CASE t.billing_mode
-        WHEN 'consumption_usd' THEN ceil(j.known_cost_usd * t.credits_per_dollar)
-        WHEN 'consumption_tokens' THEN ceil(j.total_tokens::numeric / t.tokens_per_credit)
-        ELSE 1 END)::bigint
+-- Whether a job that has ended is charged: it was completed, none of its calls failed, and not all of them were refused;
+-- or, by its terms, because a call delivered output.
+CREATE OR REPLACE FUNCTION job_is_charged(j jobs, t terms) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT (j.status = 'completed' AND j.failed_calls = 0
+            AND (j.refused_calls = 0 OR j.refused_calls < j.total_calls))
+        OR (t.charge_when = 'delivered' AND j.delivered)
 $$;
+
+-- The credits that a job that has ended costs by its terms, as far as its costs are known: consumption is rounded up,
+-- and at least 1 is charged.
+CREATE OR REPLACE FUNCTION job_credits(j jobs, t terms) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN job_is_charged(j, t) THEN greatest(1, CASE t.billing_mode
+        WHEN 'consumption_usd' THEN
+            ceil(j.known_cost_usd * t.credits_per_dollar + j.unpriced_tokens * t.credits_per_1k_tokens_unpriced * 0.001)
+        WHEN 'consumption_tokens' THEN ceil(j.total_tokens::numeric / t.tokens_per_credit)
+        ELSE 1 END)::bigint ELSE 0 END
+$$;
+
+-- The sum of a job's deductions in the ledger.
+CREATE OR REPLACE FUNCTION charged_credits(j jobs) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(j.credits_charged, (j.completion #>> '{costs,credits_charged}')::bigint, 0)
+$$;
+
+-- Whether what a job is charged can't change any more, but by a refund. LiteLLM is asked for costs for seven days.
+CREATE OR REPLACE FUNCTION charge_is_final(j jobs, t terms) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF j.completed_at IS NULL THEN
+        RETURN false;
+    ELSIF t.charge_when = 'completed' AND (t.billing_mode = 'job_based' OR NOT job_is_charged(j, t))
+        OR t.charge_when = 'delivered' AND t.billing_mode = 'job_based' AND job_is_charged(j, t) THEN
+        RETURN true;
+    END IF;
+    RETURN NOT EXISTS (
+        SELECT FROM calls
+        WHERE job_id = j.job_id
+          AND (settled_at IS NULL AND deadline > now() - interval '7 days'
+               -- The tokens of a call that did not succeed may have been estimated.
+               OR cost_check_at IS NOT NULL AND (t.billing_mode = 'consumption_usd' OR status <> 'succeeded')));
+END $$;
+
+-- Charges a job that has ended what the settling of a call has changed, as a further row of the job in the ledger.
+-- `p_settlement` is the number of that settling of the call. Answers `p` with what was charged.
+CREATE OR REPLACE FUNCTION charge_late(
+    p_job jobs, p settling, p_cost_usd numeric, p_call_id uuid, p_settlement integer
+) RETURNS settling LANGUAGE plpgsql AS $$
+DECLARE
+    v_terms terms;
+    v_before bigint := coalesce(p_job.credits_due, charged_credits(p_job));
+    v_due bigint;
+BEGIN
+    SELECT * INTO STRICT v_terms FROM terms WHERE terms_id = p_job.terms_id;
+    v_due := job_credits(p_job, v_terms);
+    p.credits := v_due - v_before;
+    p.charged_jobs := (v_before = 0 AND v_due > 0)::integer;
+    IF p.credits <> 0 THEN
+        PERFORM post_transaction(
+            p_job.team_id, CASE WHEN p.credits > 0 THEN 'deduction' ELSE 'refund' END, -p.credits,
+            format('Job %s: %s', p_job.job_type, CASE WHEN v_before = 0 THEN 'delivered output' ELSE 'late cost' END),
+            p_job.job_id, '{}', 0, p_call_id, p_settlement);
+    END IF;
+    IF p.charged_jobs > 0 THEN
+        p.revenue_usd := coalesce(revenue_of(p_job, v_terms), 0);
+    ELSIF v_due > 0 AND v_terms.pricing ->> 'mode' = 'markup' THEN
+        p.revenue_usd := p_cost_usd * (100 + (v_terms.pricing ->> 'markup_percent')::numeric) * 0.01;
+    END IF;
+    IF p.credits <> 0 OR p.revenue_usd <> 0 THEN
+        UPDATE jobs
+        SET credits_due = v_due, credit_applied = credit_applied OR v_due > 0,
+            credits_charged = charged_credits(p_job) + greatest(p.credits, 0),
+            credits_refunded = coalesce(credits_refunded, 0) + greatest(-p.credits, 0),
+            revenue_usd = CASE WHEN v_terms.pricing IS NOT NULL THEN coalesce(revenue_usd, 0) + p.revenue_usd END
+        WHERE job_id = p_job.job_id;
+    END IF;
+    RETURN p;
+END $$;
+
+-- Refunds credits that a job was charged; `p_credits` NULL: all that is left of them.
+CREATE OR REPLACE FUNCTION refund_credits(p_team_id text, p_job_id uuid, p_credits bigint, p_reason text)
+RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_job jobs;
+    v_charged bigint;
+    v_refunded bigint;
+    v_credits bigint;
+    v_row credit_transactions;
+BEGIN
+    IF NOT EXISTS (SELECT FROM teams WHERE team_id = p_team_id AND status <> 'creating') THEN
+        PERFORM existing_team(p_team_id);
+    END IF;
+    SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = p_team_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM fail('LJ006', 'Job not found');
+    END IF;
+    v_charged := charged_credits(v_job);
+    v_refunded := coalesce(v_job.credits_refunded, 0);
+    v_credits := coalesce(p_credits, v_charged - v_refunded);
+    IF v_credits = 0 OR v_credits > v_charged - v_refunded THEN
+        PERFORM fail('LJ017', format('credits: the job was charged %s credits, %s of which are refunded', v_charged,
+                                     v_refunded));
+    END IF;
+    v_row := post_transaction(p_team_id, 'refund', v_credits, p_reason, p_job_id, '{}', 0, NULL, NULL);
+    UPDATE jobs SET credits_charged = v_charged, credits_due = coalesce(credits_due, v_charged),
+                    credits_refunded = v_refunded + v_credits
+    WHERE job_id = p_job_id;
+    INSERT INTO usage_days AS u (team_id, day, job_type, credits_charged)
+    VALUES (p_team_id, today(), v_job.job_type, -v_credits)
+    ON CONFLICT (team_id, day, job_type) DO UPDATE SET credits_charged = u.credits_charged - v_credits;
+    RETURN json_build_object(
+        'team_id', p_team_id, 'job_id', p_job_id, 'credits_refunded', v_credits,
+        'credits_remaining', v_row.balance_after, 'transaction', transaction_json(v_row));
+END $$;
+GRANT EXECUTE ON FUNCTION refund_credits TO llm_jobs_application;
 
 -- What the customer is charged in addition to credits, by the terms of the job; NULL if they have no pricing.
 -- `p_charged_before`: the number of jobs of the same month that were charged before this one.
@@ -100,16 +218,21 @@ RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
         END
 $$;
 
--- The number of charged jobs that were created in the calendar month (UTC) of `p_day`.
-CREATE OR REPLACE FUNCTION charged_in_month(p_team_id text, p_day date) RETURNS bigint LANGUAGE sql STABLE AS $$
+-- The number of jobs that were charged in this calendar month (UTC).
+CREATE OR REPLACE FUNCTION charged_this_month(p_team_id text) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT coalesce(sum(charged_jobs), 0)::bigint FROM usage_days
-    WHERE team_id = p_team_id
-      AND day >= date_trunc('month', p_day) AND day < date_trunc('month', p_day) + interval '1 month'
+    WHERE team_id = p_team_id AND day >= date_trunc('month', today()) AND day <= today()
 $$;
 
--- Ends a job. If it is completed and no call failed, its credits are deducted; otherwise its reservation is released.
--- Repeating the request gets the same answer: {completion, alerts}, where `alerts` says whether alerts are due for
--- delivery.
+-- `job_revenue` of a job that is being charged. Every charge to a team locks its account first, so the count is exact.
+CREATE OR REPLACE FUNCTION revenue_of(j jobs, t terms) RETURNS numeric LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN job_revenue(j, t, CASE t.pricing ->> 'mode' WHEN 'tiered' THEN charged_this_month(j.team_id) END);
+END $$;
+
+-- Ends a job. Its credits are deducted if it is to be charged (see `job_is_charged`), and its reservation is released.
+-- Repeating the request gets the same answer, but for what the job is charged, which is as of now: {completion, alerts},
+-- where `alerts` says whether alerts are due for delivery.
 CREATE OR REPLACE FUNCTION complete_job(
     p_actor text, p_job_id uuid, p_status text, p_metadata json, p_error_message text
 ) RETURNS json LANGUAGE plpgsql
@@ -128,46 +251,61 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM fail('LJ006', 'Job not found');
     ELSIF v_job.status = p_status THEN
-        RETURN json_build_object('completion', v_job.completion, 'alerts', alerts_are_due(v_job.team_id));
+        RETURN json_build_object('completion', completion_as_of_now(v_job), 'alerts', alerts_are_due(v_job.team_id));
     ELSIF v_job.status NOT IN ('pending', 'in_progress') OR v_job.expires_at <= now() THEN
         PERFORM job_is_over(v_job);
     END IF;
     WITH cancelled AS (
-        UPDATE calls SET status = 'cancelled', ended_at = now()
+        UPDATE calls SET status = 'cancelled', ended_at = now(), cost_check_at = deadline
         WHERE job_id = p_job_id AND status = 'open' RETURNING model_group)
     SELECT array_agg(model_group) INTO v_cancelled_groups FROM cancelled;
-    IF p_status = 'completed' AND v_job.failed_calls = 0 THEN
-        SELECT * INTO STRICT v_terms FROM terms WHERE terms_id = v_job.terms_id;
-        v_credits := job_credits(v_job, v_terms);
+    IF v_job.open_calls > 1 THEN
+        UPDATE credit_accounts SET extra_calls = extra_calls - extra_calls(v_job.status, v_job.open_calls)
+        WHERE team_id = v_job.team_id;
+    END IF;
+    SELECT * INTO STRICT v_terms FROM terms WHERE terms_id = v_job.terms_id;
+    v_job.status := p_status;
+    v_job.completed_at := now();
+    v_credits := job_credits(v_job, v_terms);
+    IF v_credits > 0 THEN
         v_remaining := (post_transaction(v_job.team_id, 'deduction', -v_credits,
-            format('Job %s completed successfully', v_job.job_type), p_job_id, '{}')).balance_after;
-        -- Every charge to this team locks its account first, as this one has done, so the count is exact.
-        v_revenue := job_revenue(v_job, v_terms, CASE v_terms.pricing ->> 'mode' WHEN 'tiered'
-            THEN charged_in_month(v_job.team_id, job_day(p_job_id)) END);
+            format(CASE p_status WHEN 'completed' THEN 'Job %s completed successfully'
+                                 ELSE 'Job %s delivered output' END, v_job.job_type),
+            p_job_id, '{}', 1, NULL, NULL)).balance_after;
+        v_revenue := revenue_of(v_job, v_terms);
     ELSE
         UPDATE credit_accounts SET held = held - 1, overdraft = greatest(0, floor - (allocated - used - held) - 1)
         WHERE team_id = v_job.team_id RETURNING allocated - used INTO v_remaining;
     END IF;
 
     UPDATE jobs SET status = p_status, completed_at = now(), credit_applied = v_credits > 0, revenue_usd = v_revenue,
+                    credits_due = v_credits, credits_charged = v_credits, credits_refunded = 0, open_calls = 0,
                     error_message = p_error_message, metadata = merged(v_job.metadata, p_metadata),
                     completion = json_build_object(
         'job_id', p_job_id, 'status', p_status, 'completed_at', rfc3339(now()),
-        'costs', job_costs(v_job, v_credits, v_remaining),
+        'costs', job_costs(v_job, v_terms, v_credits, v_remaining),
         'calls', (SELECT coalesce(json_agg(json_build_object(
                       'call_id', call_id, 'purpose', purpose, 'model_group', model_group, 'tokens', total_tokens,
                       'latency_ms', latency_ms, 'error', error) ORDER BY call_id), '[]')
                   FROM calls WHERE job_id = p_job_id))
     WHERE job_id = p_job_id
     RETURNING * INTO v_job;
-    PERFORM count_ended_job(v_job.team_id, p_job_id, v_job.job_type, p_status, v_credits, v_revenue,
-                            coalesce(cardinality(v_cancelled_groups), 0));
+    PERFORM count_ended_job(v_job.team_id, v_job.job_type, p_status, v_credits, v_revenue,
+                            coalesce(cardinality(v_cancelled_groups), 0), v_job.delivered AND v_credits = 0);
     IF v_cancelled_groups IS NOT NULL THEN
         PERFORM count_closed_calls(v_cancelled_groups, false);
     END IF;
     RETURN json_build_object('completion', v_job.completion, 'alerts', alerts_are_due(v_job.team_id));
 END $$;
 GRANT EXECUTE ON FUNCTION complete_job TO llm_jobs_application;
+
+-- The answer to completing a job, with what it is charged as of now.
+CREATE OR REPLACE FUNCTION completion_as_of_now(j jobs) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT (j.completion::jsonb || jsonb_build_object('costs', j.completion::jsonb -> 'costs' || jsonb_build_object(
+        'credits_charged', charged_credits(j), 'credits_refunded', coalesce(j.credits_refunded, 0),
+        'charge_is_final', charge_is_final(j, t))))::json
+    FROM terms t WHERE t.terms_id = j.terms_id
+$$;
 
 CREATE OR REPLACE FUNCTION job_json(j jobs) RETURNS json LANGUAGE sql STABLE AS $$
     SELECT json_build_object(
@@ -176,8 +314,11 @@ CREATE OR REPLACE FUNCTION job_json(j jobs) RETURNS json LANGUAGE sql STABLE AS 
         'created_at', rfc3339(j.created_at), 'started_at', rfc3339(j.started_at),
         'completed_at', rfc3339(j.completed_at), 'expires_at', rfc3339(j.expires_at),
         'total_calls', j.total_calls, 'successful_calls', j.successful_calls, 'failed_calls', j.failed_calls,
-        'total_tokens', j.total_tokens, 'total_cost_usd', job_cost(j), 'unpriced_calls', j.total_calls - j.priced_calls,
-        'avg_latency_ms', job_latency(j), 'credit_applied', j.credit_applied)
+        'refused_calls', j.refused_calls, 'total_tokens', j.total_tokens,
+        'total_cost_usd', job_cost(j), 'unpriced_calls', j.total_calls - j.priced_calls,
+        'avg_latency_ms', job_latency(j), 'credit_applied', j.credit_applied,
+        'credits_charged', charged_credits(j), 'credits_refunded', coalesce(j.credits_refunded, 0),
+        'charge_is_final', (SELECT charge_is_final(j, t) FROM terms t WHERE t.terms_id = j.terms_id))
 $$;
 
 -- A job that the actor may read, after sweeping what is overdue in its team.
@@ -207,7 +348,7 @@ BEGIN
             'status', status, 'streamed', streamed,
             'tokens', total_tokens, 'prompt_tokens', prompt_tokens, 'completion_tokens', completion_tokens,
             'cost_usd', cost_usd, 'latency_ms', latency_ms, 'error', error, 'metadata', metadata,
-            'created_at', rfc3339(created_at),
+            'implausible_usage', implausible_usage, 'created_at', rfc3339(created_at),
             'attempts', CASE WHEN p_actor = 'admin' THEN attempts END) ORDER BY c.call_id), '[]')
         FROM calls c
         LEFT JOIN call_messages m ON m.job_id = c.job_id AND m.call_id = c.call_id AND m.expires_at > now()
@@ -275,7 +416,7 @@ BEGIN
         SELECT coalesce(sum(CASE p_status
             WHEN 'completed' THEN completed WHEN 'failed' THEN failed
             WHEN 'cancelled' THEN cancelled WHEN 'expired' THEN expired
-            ELSE open_jobs + completed + failed + cancelled + expired END), 0)
+            ELSE opened_jobs END), 0)
         INTO v_total
         FROM usage_days WHERE team_id = p_team_id AND (p_job_type IS NULL OR job_type = p_job_type);
     ELSIF p_user_id IS NULL THEN

@@ -1,10 +1,12 @@
 -- Virtual keys.
 
--- The key with this digest and its team: {key_id, team_id, status, seconds_left}; NULL if there is no such key or it is
--- revoked. `seconds_left` is how long a replaced key still works; for other keys it is NULL.
+-- The key with this digest and its team: {key_id, team_id, status, costs_visible, models_visible, seconds_left}; NULL if
+-- there is no such key or it is revoked. `seconds_left` is how long a replaced key still works; for other keys it is
+-- NULL.
 CREATE OR REPLACE FUNCTION lookup_key(p_key_hash bytea) RETURNS json LANGUAGE sql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT json_build_object('key_id', k.key_id, 'team_id', k.team_id, 'status', t.status,
+                             'costs_visible', t.costs_visible, 'models_visible', t.models_visible,
                              'seconds_left', floor(extract(epoch FROM k.revoked_at - now()))::bigint)
     FROM virtual_keys k JOIN teams t USING (team_id)
     WHERE k.key_hash = p_key_hash AND coalesce(k.revoked_at > now(), true) AND t.status NOT IN ('creating', 'deleted')

@@ -38,15 +38,35 @@ CREATE OR REPLACE FUNCTION litellm_is_out_of_sync(t teams) RETURNS boolean LANGU
     SELECT t.litellm_synced_version < t.litellm_version
 $$;
 
--- The desired state of a team in LiteLLM, with its version.
-CREATE OR REPLACE FUNCTION litellm_desired_team(p_team_id text) RETURNS json LANGUAGE sql STABLE
+-- The budget of a team in LiteLLM, in US dollars; NULL is none. What the admin has set counts; otherwise it is what the
+-- credits are worth that the team may use.
+CREATE OR REPLACE FUNCTION litellm_budget(t teams, p_budget_mode text, p_credit_limit bigint, p_allocated bigint)
+RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(t.max_budget, t.usd_per_credit * CASE
+        WHEN p_budget_mode = 'hard' THEN greatest(0, p_allocated)
+        WHEN p_credit_limit IS NOT NULL THEN greatest(0, p_allocated::numeric + p_credit_limit) END)
+$$;
+
+-- Records what a credit is worth now.
+CREATE OR REPLACE FUNCTION set_usd_per_credit(p_team_id text, p_usd_per_credit numeric) RETURNS void LANGUAGE sql AS $$
+    UPDATE teams
+    SET usd_per_credit = p_usd_per_credit, litellm_version = litellm_version + (max_budget IS NULL)::integer
+    WHERE team_id = p_team_id AND usd_per_credit <> p_usd_per_credit
+$$;
+
+-- The desired state of a team in LiteLLM, with its version. `p_allocated`: the credits of a team that is being created.
+-- `max_parallel_requests` NULL is the deployment's limit of open calls, 0 is none.
+CREATE OR REPLACE FUNCTION litellm_desired_team(p_team_id text, p_allocated bigint DEFAULT NULL)
+RETURNS json LANGUAGE sql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT json_build_object(
         'version', t.litellm_version,
         'team_id', t.team_id, 'team_alias', t.team_alias,
         'models', allowed_models(t.team_id),
-        'max_budget', t.litellm_max_budget, 'budget_duration', t.litellm_budget_duration,
+        'max_budget', litellm_budget(t, a.budget_mode, a.credit_limit, coalesce(p_allocated, a.allocated)),
+        'budget_duration', t.litellm_budget_duration,
         'rpm_limit', t.litellm_rpm_limit, 'tpm_limit', t.litellm_tpm_limit,
+        'max_parallel_requests', t.limit_open_calls,
         'blocked', t.status = 'suspended',
         'keys', (SELECT coalesce(json_agg(json_build_object(
                             'hash', encode(key_hash, 'hex'),
@@ -58,7 +78,7 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
                     FROM virtual_keys k
                     WHERE k.team_id = t.team_id AND k.key_hash IS NOT NULL
                       AND k.revoked_at <= now() AND NOT k.litellm_deleted))
-    FROM teams t WHERE t.team_id = p_team_id
+    FROM teams t JOIN credit_accounts a USING (team_id) WHERE t.team_id = p_team_id
 $$;
 GRANT EXECUTE ON FUNCTION litellm_desired_team TO llm_jobs_application;
 

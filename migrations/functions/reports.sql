@@ -20,27 +20,29 @@ CREATE OR REPLACE FUNCTION usage_json(p_teams text[], p_from date, p_to date, p_
 RETURNS json LANGUAGE sql STABLE AS $$
     WITH days AS (
         SELECT job_type,
-               sum(open_jobs + completed + failed + cancelled + expired)::bigint AS jobs,
-               sum(completed)::bigint AS completed, sum(failed)::bigint AS failed, sum(cancelled)::bigint AS cancelled,
-               sum(expired)::bigint AS expired, sum(credits_charged)::bigint AS credits,
-               sum(revenue_usd) AS revenue, sum(calls)::bigint AS calls, sum(priced_calls)::bigint AS priced,
-               sum(tokens)::bigint AS tokens, sum(cost_usd) AS cost
+               sum(opened_jobs) AS jobs, sum(completed) AS completed, sum(failed) AS failed,
+               sum(cancelled) AS cancelled, sum(expired) AS expired, sum(charged_jobs) AS charged,
+               sum(free_jobs_with_output) AS free, sum(credits_charged) AS credits, sum(revenue_usd) AS revenue,
+               sum(calls) AS calls, sum(refused_calls) AS refused, sum(priced_calls) AS priced,
+               sum(tokens) AS tokens, sum(cost_usd) AS cost
         FROM usage_days WHERE team_id = ANY (p_teams) AND day >= p_from AND day < p_to
         GROUP BY job_type
     ), total AS (
-        SELECT coalesce(sum(jobs), 0)::bigint AS jobs, coalesce(sum(completed), 0)::bigint AS completed,
-               coalesce(sum(failed), 0)::bigint AS failed, coalesce(sum(cancelled), 0)::bigint AS cancelled,
-               coalesce(sum(expired), 0)::bigint AS expired, coalesce(sum(credits), 0)::bigint AS credits,
-               coalesce(sum(revenue), 0) AS revenue, coalesce(sum(calls), 0)::bigint AS calls,
-               coalesce(sum(priced), 0)::bigint AS priced, coalesce(sum(tokens), 0)::bigint AS tokens,
-               coalesce(sum(cost), 0) AS cost
+        SELECT coalesce(sum(jobs), 0) AS jobs, coalesce(sum(completed), 0) AS completed,
+               coalesce(sum(failed), 0) AS failed, coalesce(sum(cancelled), 0) AS cancelled,
+               coalesce(sum(expired), 0) AS expired, coalesce(sum(charged), 0) AS charged,
+               coalesce(sum(free), 0) AS free, coalesce(sum(credits), 0) AS credits,
+               coalesce(sum(revenue), 0) AS revenue, coalesce(sum(calls), 0) AS calls,
+               coalesce(sum(refused), 0) AS refused, coalesce(sum(priced), 0) AS priced,
+               coalesce(sum(tokens), 0) AS tokens, coalesce(sum(cost), 0) AS cost
         FROM days
     )
     SELECT json_build_object(
         'summary', json_build_object(
             'total_jobs', t.jobs, 'successful_jobs', t.completed, 'failed_jobs', t.failed,
             'cancelled_jobs', t.cancelled, 'expired_jobs', t.expired,
-            'total_calls', t.calls, 'unpriced_calls', t.calls - t.priced,
+            'charged_jobs', t.charged, 'free_jobs_with_output', t.free,
+            'total_calls', t.calls, 'refused_calls', t.refused, 'unpriced_calls', t.calls - t.priced,
             'total_tokens', t.tokens, 'total_cost_usd', t.cost, 'credits_used', t.credits,
             'avg_cost_per_job', CASE WHEN t.jobs = 0 THEN 0 ELSE round(t.cost / t.jobs, 10) END),
         'job_types', (SELECT coalesce(json_object_agg(job_type, json_build_object('count', jobs, 'cost_usd', cost)
@@ -52,16 +54,19 @@ RETURNS json LANGUAGE sql STABLE AS $$
         'models_used', CASE WHEN p_admin THEN (
             SELECT coalesce(json_object_agg(model, json_build_object('requests', requests, 'cost', cost)
                                             ORDER BY model), '{}')
-            FROM (SELECT model, sum(requests)::bigint AS requests, sum(cost_usd) AS cost
+            FROM (SELECT model, sum(requests) AS requests, sum(cost_usd) AS cost
                   FROM usage_models WHERE team_id = ANY (p_teams) AND day >= p_from AND day < p_to
                   GROUP BY model) AS models) END)
     FROM total t
 $$;
 
--- A team's budget in LiteLLM less the cost of all its calls to date; NULL if it has no budget.
+-- A team's budget in LiteLLM less the cost of all its calls to date; NULL if it has no budget, or one that LiteLLM
+-- resets, for only LiteLLM knows what has been spent of that.
 CREATE OR REPLACE FUNCTION remaining_budget(p_team_id text) RETURNS numeric LANGUAGE sql STABLE AS $$
-    SELECT t.litellm_max_budget - (SELECT coalesce(sum(cost_usd), 0) FROM usage_days WHERE team_id = p_team_id)
-    FROM teams t WHERE t.team_id = p_team_id
+    SELECT litellm_budget(t, a.budget_mode, a.credit_limit, a.allocated)
+        - (SELECT coalesce(sum(cost_usd), 0) FROM usage_days WHERE team_id = p_team_id)
+    FROM teams t JOIN credit_accounts a USING (team_id)
+    WHERE t.team_id = p_team_id AND t.litellm_budget_duration IS NULL
 $$;
 
 -- The usage of all teams of an organization, in total and for each team, including deleted ones.
@@ -94,9 +99,10 @@ BEGIN
     RETURN (
         SELECT coalesce(json_agg(json_build_object(
             'day', u.day, 'team_id', u.team_id, 'job_type', u.job_type,
-            'jobs', u.open_jobs + u.completed + u.failed + u.cancelled + u.expired,
-            'successful_jobs', u.completed, 'failed_jobs', u.failed, 'credits_used', u.credits_charged,
-            'calls', u.calls, 'tokens', u.tokens, 'cost_usd', u.cost_usd, 'revenue_usd', u.revenue_usd)
+            'jobs', u.opened_jobs, 'successful_jobs', u.completed, 'failed_jobs', u.failed,
+            'charged_jobs', u.charged_jobs, 'free_jobs_with_output', u.free_jobs_with_output,
+            'credits_used', u.credits_charged, 'calls', u.calls, 'refused_calls', u.refused_calls,
+            'tokens', u.tokens, 'cost_usd', u.cost_usd, 'revenue_usd', u.revenue_usd)
             ORDER BY u.day, u.team_id, u.job_type), '[]')
         FROM usage_days u JOIN teams t USING (team_id)
         WHERE u.day >= p_from AND u.day < p_to
@@ -112,20 +118,21 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
         'jobs', (SELECT json_build_object('created', coalesce(sum(created), 0),
                                           'completed', coalesce(sum(completed), 0),
                                           'failed', coalesce(sum(failed), 0), 'cancelled', coalesce(sum(cancelled), 0),
-                                          'expired', coalesce(sum(expired), 0)) FROM job_totals),
+                                          'expired', coalesce(sum(expired), 0),
+                                          'free_with_output', coalesce(sum(free_with_output), 0)) FROM job_totals),
         'credits', (SELECT json_build_object('allocated', coalesce(sum(allocated), 0), 'used', coalesce(sum(used), 0),
                                              'reserved', coalesce(sum(held), 0)) FROM credit_accounts),
         'latency_bounds', latency_bounds(),
         'calls', (SELECT coalesce(json_agg(json_build_object(
-                'model_group', model_group, 'succeeded', succeeded, 'failed', failed, 'cancelled', cancelled,
-                'abandoned', abandoned, 'tokens', tokens, 'cost_usd', cost_usd, 'latency_ms', latency_ms,
+                'model_group', model_group, 'succeeded', succeeded, 'failed', failed, 'refused', refused,
+                'cancelled', cancelled, 'abandoned', abandoned, 'tokens', tokens, 'cost_usd', cost_usd, 'latency_ms', latency_ms,
                 'latency_counts', latency_counts) ORDER BY model_group), '[]')
             FROM (
-                SELECT model_group, sum(succeeded)::bigint AS succeeded, sum(failed)::bigint AS failed,
-                       sum(cancelled)::bigint AS cancelled, sum(abandoned)::bigint AS abandoned,
-                       sum(tokens)::bigint AS tokens, sum(cost_usd) AS cost_usd, sum(latency_ms)::bigint AS latency_ms,
+                SELECT model_group, sum(succeeded) AS succeeded, sum(failed) AS failed, sum(refused) AS refused,
+                       sum(cancelled) AS cancelled, sum(abandoned) AS abandoned, sum(tokens) AS tokens,
+                       sum(cost_usd) AS cost_usd, sum(latency_ms) AS latency_ms,
                        (SELECT array_agg(total ORDER BY place) FROM (
-                            SELECT place, sum(number)::bigint AS total
+                            SELECT place, sum(number) AS total
                             FROM call_totals s, unnest(s.latency_counts) WITH ORDINALITY AS counts (number, place)
                             WHERE s.model_group = t.model_group GROUP BY place) AS places) AS latency_counts
                 FROM call_totals t GROUP BY model_group) AS groups))

@@ -35,8 +35,16 @@ CREATE OR REPLACE FUNCTION team_json(t teams) RETURNS json LANGUAGE sql STABLE A
                                 WHERE g.model_group_id = t.default_model_group_id),
         'budget_mode', c.budget_mode, 'credit_limit', c.credit_limit,
         'billing_mode', e.billing_mode, 'credits_per_dollar', e.credits_per_dollar,
-        'tokens_per_credit', e.tokens_per_credit, 'pricing', e.pricing, 'webhook_url', t.webhook_url,
-        'max_budget', t.litellm_max_budget, 'budget_duration', t.litellm_budget_duration,
+        'tokens_per_credit', e.tokens_per_credit,
+        'credits_per_1k_tokens_unpriced', e.credits_per_1k_tokens_unpriced, 'charge_when', e.charge_when,
+        'pricing', e.pricing, 'webhook_url', t.webhook_url,
+        'limits', json_build_object(
+            'calls_per_job', t.limit_calls_per_job, 'open_calls_per_job', t.limit_open_calls_per_job,
+            'open_calls', t.limit_open_calls, 'open_jobs', t.limit_open_jobs,
+            'cost_usd_per_job', t.limit_cost_usd_per_job),
+        'costs_visible_to_teams', t.costs_visible, 'models_visible_to_teams', t.models_visible,
+        'max_budget', litellm_budget(t, c.budget_mode, c.credit_limit, c.allocated),
+        'budget_duration', t.litellm_budget_duration,
         'rpm_limit', t.litellm_rpm_limit, 'tpm_limit', t.litellm_tpm_limit,
         'key', (SELECT key_json(k) FROM virtual_keys k WHERE k.key_id = newest_key(t.team_id)),
         'metadata', t.metadata, 'created_at', rfc3339(t.created_at), 'updated_at', rfc3339(t.updated_at))
@@ -102,7 +110,8 @@ END $$;
 
 -- The id of the terms with these values, which are created if they are new.
 CREATE OR REPLACE FUNCTION terms_of(
-    p_billing_mode text, p_credits_per_dollar numeric, p_tokens_per_credit bigint, p_pricing jsonb
+    p_billing_mode text, p_credits_per_dollar numeric, p_tokens_per_credit bigint,
+    p_credits_per_1k_tokens_unpriced numeric, p_charge_when text, p_pricing jsonb
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     v_id bigint;
@@ -110,10 +119,14 @@ BEGIN
     LOOP
         SELECT terms_id INTO v_id FROM terms
         WHERE billing_mode = p_billing_mode AND credits_per_dollar = p_credits_per_dollar
-          AND tokens_per_credit = p_tokens_per_credit AND pricing IS NOT DISTINCT FROM p_pricing;
+          AND tokens_per_credit = p_tokens_per_credit
+          AND credits_per_1k_tokens_unpriced = p_credits_per_1k_tokens_unpriced
+          AND charge_when = p_charge_when AND pricing IS NOT DISTINCT FROM p_pricing;
         EXIT WHEN FOUND;
-        INSERT INTO terms (billing_mode, credits_per_dollar, tokens_per_credit, pricing)
-        VALUES (p_billing_mode, p_credits_per_dollar, p_tokens_per_credit, p_pricing)
+        INSERT INTO terms (billing_mode, credits_per_dollar, tokens_per_credit, credits_per_1k_tokens_unpriced,
+                           charge_when, pricing)
+        VALUES (p_billing_mode, p_credits_per_dollar, p_tokens_per_credit, p_credits_per_1k_tokens_unpriced,
+                p_charge_when, p_pricing)
         ON CONFLICT DO NOTHING;
     END LOOP;
     RETURN v_id;
@@ -124,8 +137,9 @@ END $$;
 -- `p_attempt` identifies the request; for `p_lease_seconds` no other may take over. `p_spec` is the request with its
 -- defaults filled in:
 --   {organization_id, team_id, team_alias, model_groups, access_groups, default_model_group, budget_mode, credit_limit,
---   max_budget, budget_duration, rpm_limit, tpm_limit, billing_mode, credits_per_dollar, tokens_per_credit, pricing,
---   webhook_url}
+--   max_budget, budget_duration, rpm_limit, tpm_limit, billing_mode, credits_per_dollar, tokens_per_credit,
+--   credits_per_1k_tokens_unpriced, charge_when, pricing, webhook_url, limits, costs_visible_to_teams,
+--   models_visible_to_teams, credits_allocated, usd_per_credit}
 -- `resumed` in the answer: an earlier attempt got stuck here, and LiteLLM may hold leftovers of it under the same
 -- marker.
 CREATE OR REPLACE FUNCTION begin_team(p_attempt uuid, p_lease_seconds integer, p_spec json, p_metadata json)
@@ -162,21 +176,27 @@ BEGIN
         v_default := (named_model_group(p_spec ->> 'default_model_group')).model_group_id;
     END IF;
     INSERT INTO teams (team_id, organization_id, team_alias, creation_attempt, creation_lease, litellm_marker,
-                       default_model_group_id, terms_id, webhook_url, litellm_max_budget, litellm_budget_duration,
-                       litellm_rpm_limit, litellm_tpm_limit, metadata)
+                       default_model_group_id, terms_id, webhook_url, max_budget, litellm_budget_duration,
+                       litellm_rpm_limit, litellm_tpm_limit, usd_per_credit, costs_visible, models_visible, metadata)
     VALUES (v_team_id, p_spec ->> 'organization_id', p_spec ->> 'team_alias', p_attempt,
             now() + make_interval(secs => p_lease_seconds), v_marker, v_default,
             terms_of(p_spec ->> 'billing_mode', (p_spec ->> 'credits_per_dollar')::numeric,
-                     (p_spec ->> 'tokens_per_credit')::bigint, nullif((p_spec -> 'pricing')::jsonb, 'null')),
+                     (p_spec ->> 'tokens_per_credit')::bigint,
+                     coalesce((p_spec ->> 'credits_per_1k_tokens_unpriced')::numeric, 1),
+                     coalesce(p_spec ->> 'charge_when', 'completed'), nullif((p_spec -> 'pricing')::jsonb, 'null')),
             p_spec ->> 'webhook_url',
             (p_spec ->> 'max_budget')::numeric, p_spec ->> 'budget_duration',
-            (p_spec ->> 'rpm_limit')::bigint, (p_spec ->> 'tpm_limit')::bigint, p_metadata)
+            (p_spec ->> 'rpm_limit')::bigint, (p_spec ->> 'tpm_limit')::bigint,
+            coalesce((p_spec ->> 'usd_per_credit')::numeric, 0.1), (p_spec ->> 'costs_visible_to_teams')::boolean,
+            (p_spec ->> 'models_visible_to_teams')::boolean, p_metadata)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         PERFORM fail('LJ009', format('Team ''%s'' is being created by another request', v_team_id));
     END IF;
     INSERT INTO credit_accounts (team_id, budget_mode, credit_limit)
     VALUES (v_team_id, p_spec ->> 'budget_mode', (p_spec ->> 'credit_limit')::bigint);
+    PERFORM set_limits(v_team_id, p_spec -> 'limits');
+    PERFORM check_budget(v_team_id);
     PERFORM assign_model_groups(v_team_id, ARRAY(SELECT json_array_elements_text(p_spec -> 'model_groups')));
     PERFORM assign_access_groups(v_team_id, ARRAY(SELECT json_array_elements_text(p_spec -> 'access_groups')));
     IF v_default IS NOT NULL AND v_default NOT IN (SELECT model_group_id FROM team_groups(v_team_id)) THEN
@@ -185,7 +205,7 @@ BEGIN
     END IF;
     RETURN json_build_object(
         'deadline', now() + make_interval(secs => p_lease_seconds), 'resumed', v_resumed, 'marker', v_marker,
-        'litellm', litellm_desired_team(v_team_id));
+        'litellm', litellm_desired_team(v_team_id, (p_spec ->> 'credits_allocated')::bigint));
 END $$;
 GRANT EXECUTE ON FUNCTION begin_team TO llm_jobs_application;
 
@@ -203,13 +223,15 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM fail('LJ009', format('Team ''%s'' is being created by another request', p_team_id));
     ELSIF v_row.status = 'creating' THEN
-        UPDATE teams SET status = 'active', litellm_synced_version = p_version WHERE team_id = p_team_id
-        RETURNING * INTO v_row;
         INSERT INTO virtual_keys (key_id, team_id, alias, litellm_alias, key_hash, hint)
         VALUES (uuid_v7(), p_team_id, 'default', p_litellm_alias, p_key_hash, p_hint);
         IF p_credits > 0 THEN
-            PERFORM post_transaction(p_team_id, 'allocation', p_credits, 'Initial allocation', NULL, '{}');
+            PERFORM post_transaction(p_team_id, 'allocation', p_credits, 'Initial allocation', NULL, '{}', 0, NULL,
+                                     NULL);
         END IF;
+        -- LiteLLM has the budget that these credits are worth.
+        UPDATE teams SET status = 'active', litellm_synced_version = p_version + litellm_version - v_row.litellm_version
+        WHERE team_id = p_team_id RETURNING * INTO v_row;
     END IF;
     RETURN team_json(v_row);
 END $$;
@@ -261,8 +283,34 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION set_team_access_groups TO llm_jobs_application;
 
+-- Sets the members that `p_limits` has; null is the deployment's default, 0 no limit.
+CREATE OR REPLACE FUNCTION set_limits(p_team_id text, p_limits json) RETURNS void LANGUAGE sql AS $$
+    UPDATE teams SET
+        limit_calls_per_job = CASE WHEN p_limits -> 'calls_per_job' IS NULL THEN limit_calls_per_job
+                                   ELSE (p_limits ->> 'calls_per_job')::bigint END,
+        limit_open_calls_per_job = CASE WHEN p_limits -> 'open_calls_per_job' IS NULL THEN limit_open_calls_per_job
+                                        ELSE (p_limits ->> 'open_calls_per_job')::bigint END,
+        limit_open_calls = CASE WHEN p_limits -> 'open_calls' IS NULL THEN limit_open_calls
+                                ELSE (p_limits ->> 'open_calls')::bigint END,
+        limit_open_jobs = CASE WHEN p_limits -> 'open_jobs' IS NULL THEN limit_open_jobs
+                               ELSE (p_limits ->> 'open_jobs')::bigint END,
+        limit_cost_usd_per_job = CASE WHEN p_limits -> 'cost_usd_per_job' IS NULL THEN limit_cost_usd_per_job
+                                      ELSE (p_limits ->> 'cost_usd_per_job')::numeric END
+    WHERE team_id = p_team_id AND p_limits IS NOT NULL
+$$;
+
+-- A budget that LiteLLM resets can't be what the credits are worth.
+CREATE OR REPLACE FUNCTION check_budget(p_team_id text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM teams
+               WHERE team_id = p_team_id AND litellm_budget_duration IS NOT NULL AND max_budget IS NULL) THEN
+        PERFORM fail('LJ010', 'budget_duration: needs max_budget, the US dollars for each duration');
+    END IF;
+END $$;
+
 -- `p_fields` holds the changes: `metadata` and the members that `begin_team` takes. Existing jobs keep their terms.
-CREATE OR REPLACE FUNCTION update_team(p_team_id text, p_fields json) RETURNS json LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION update_team(p_team_id text, p_fields json, p_usd_per_credit numeric DEFAULT NULL)
+RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_team teams;
@@ -300,11 +348,18 @@ BEGIN
             coalesce(p_fields ->> 'billing_mode', v_terms.billing_mode),
             coalesce((p_fields ->> 'credits_per_dollar')::numeric, v_terms.credits_per_dollar),
             coalesce((p_fields ->> 'tokens_per_credit')::bigint, v_terms.tokens_per_credit),
+            coalesce((p_fields ->> 'credits_per_1k_tokens_unpriced')::numeric, v_terms.credits_per_1k_tokens_unpriced),
+            coalesce(p_fields ->> 'charge_when', v_terms.charge_when),
             CASE WHEN p_fields -> 'pricing' IS NULL THEN v_terms.pricing
                  ELSE nullif((p_fields -> 'pricing')::jsonb, 'null') END),
         webhook_url = CASE WHEN p_fields -> 'webhook_url' IS NULL THEN webhook_url ELSE p_fields ->> 'webhook_url' END,
-        litellm_max_budget = CASE WHEN p_fields -> 'max_budget' IS NULL THEN litellm_max_budget
-                                  ELSE (p_fields ->> 'max_budget')::numeric END,
+        max_budget = CASE WHEN p_fields -> 'max_budget' IS NULL THEN max_budget
+                          ELSE (p_fields ->> 'max_budget')::numeric END,
+        usd_per_credit = coalesce(p_usd_per_credit, usd_per_credit),
+        costs_visible = CASE WHEN p_fields -> 'costs_visible_to_teams' IS NULL THEN costs_visible
+                             ELSE (p_fields ->> 'costs_visible_to_teams')::boolean END,
+        models_visible = CASE WHEN p_fields -> 'models_visible_to_teams' IS NULL THEN models_visible
+                              ELSE (p_fields ->> 'models_visible_to_teams')::boolean END,
         litellm_budget_duration = CASE WHEN p_fields -> 'budget_duration' IS NULL THEN litellm_budget_duration
                                        ELSE p_fields ->> 'budget_duration' END,
         litellm_rpm_limit = CASE WHEN p_fields -> 'rpm_limit' IS NULL THEN litellm_rpm_limit
@@ -312,15 +367,20 @@ BEGIN
         litellm_tpm_limit = CASE WHEN p_fields -> 'tpm_limit' IS NULL THEN litellm_tpm_limit
                                  ELSE (p_fields ->> 'tpm_limit')::bigint END
     WHERE team_id = p_team_id;
+    PERFORM set_limits(p_team_id, p_fields -> 'limits');
+    PERFORM check_budget(p_team_id);
     RETURN changed_team(p_team_id);
 END $$;
 GRANT EXECUTE ON FUNCTION update_team TO llm_jobs_application;
 
 CREATE OR REPLACE FUNCTION set_team_status(p_team_id text, p_status text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
-DECLARE
-    v_team teams := locked_team(p_team_id);
 BEGIN
+    PERFORM existing_team(p_team_id);
+    -- What was due before; while the team is suspended, nothing is.
+    PERFORM sweep_team(p_team_id);
+    PERFORM FROM credit_accounts WHERE team_id = p_team_id FOR NO KEY UPDATE;
+    PERFORM locked_team(p_team_id);
     UPDATE teams SET status = p_status WHERE team_id = p_team_id AND status <> p_status;
     IF FOUND AND p_status = 'suspended' THEN
         PERFORM raise_alert(p_team_id, 'team_suspended', format('Team ''%s'' is suspended', p_team_id), '{}');

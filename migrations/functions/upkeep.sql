@@ -1,57 +1,124 @@
 -- Sweeping: ending what is overdue.
 
--- Sweeps a team: jobs past their deadline expire and release their reservation, calls past their deadline are
--- abandoned, and automatic refills that are due are made, one for each period. Everything that shows or uses a team's
--- credits calls this first. Costs three index look-ups when nothing is due. Answers how many jobs expired.
+-- Sweeps a team: jobs past their deadline expire and release their reservation (and are charged if their terms say so),
+-- calls past their deadline are abandoned, and automatic refills that are due are made, one for each period. Everything
+-- that shows or uses a team's credits calls this first. Costs three index look-ups when nothing is due. Answers how many
+-- jobs expired.
 CREATE OR REPLACE FUNCTION sweep_team(p_team_id text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     -- No job is open for longer than 30 days, so older months need not be searched.
     v_oldest uuid := uuid_v7_floor(now() - interval '32 days');
-    -- One entry for each call that this abandons: its model group and its job.
+    v_row record;
     v_abandoned_groups text[];
-    v_jobs_of_abandoned uuid[];
-    v_expired_jobs uuid[];
+    -- What is to be counted, for each job.
+    v_counts usage_days[];
+    v_count usage_days;
+    v_expired bigint := 0;
+    v_extra bigint := 0;
 BEGIN
     IF NOT something_is_overdue(p_team_id, v_oldest) THEN
         RETURN 0;
     END IF;
     -- The account is locked before the counters, since other transactions update counters while they have it locked.
     PERFORM FROM credit_accounts WHERE team_id = p_team_id FOR NO KEY UPDATE;
-    WITH overdue AS (
-        SELECT job_id, call_id FROM calls
-        WHERE team_id = p_team_id AND status = 'open' AND deadline <= now() AND job_id >= v_oldest
-        FOR UPDATE SKIP LOCKED
-    ), ended AS (
-        UPDATE calls c SET status = 'abandoned', ended_at = c.deadline
-        FROM overdue o WHERE c.job_id = o.job_id AND c.call_id = o.call_id AND c.job_id >= v_oldest
-        RETURNING c.model_group, c.job_id
-    )
-    SELECT array_agg(model_group), array_agg(job_id) INTO v_abandoned_groups, v_jobs_of_abandoned FROM ended;
+    FOR v_row IN
+        WITH overdue AS (
+            SELECT j.job_id, j.job_type, j.status, j.open_calls, c.call_id
+            FROM calls c JOIN jobs j ON j.job_id = c.job_id AND j.job_id >= v_oldest
+            WHERE c.team_id = p_team_id AND c.status = 'open' AND c.deadline <= now() AND c.job_id >= v_oldest
+            FOR NO KEY UPDATE SKIP LOCKED
+        ), ended AS (
+            UPDATE calls c SET status = 'abandoned', ended_at = c.deadline, cost_check_at = now()
+            FROM overdue o WHERE c.job_id = o.job_id AND c.call_id = o.call_id AND c.job_id >= v_oldest
+            RETURNING c.model_group, o.job_id, o.job_type, o.status, o.open_calls
+        )
+        SELECT job_id, job_type, status, open_calls, count(*) AS calls, array_agg(model_group) AS groups
+        FROM ended GROUP BY job_id, job_type, status, open_calls
+    LOOP
+        UPDATE jobs SET open_calls = open_calls - v_row.calls WHERE job_id = v_row.job_id;
+        v_extra := v_extra + extra_calls(v_row.status, v_row.open_calls - v_row.calls)
+            - extra_calls(v_row.status, v_row.open_calls);
+        v_abandoned_groups := v_abandoned_groups || v_row.groups;
+        v_count := empty_count(v_row.job_type);
+        v_count.calls := v_row.calls;
+        v_counts := v_counts || v_count;
+    END LOOP;
 
-    WITH overdue AS (
-        SELECT job_id FROM jobs
-        WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
-          AND expires_at <= now() AND job_id >= v_oldest
-        FOR UPDATE SKIP LOCKED
-    ), ended AS (
+    FOR v_row IN
+        WITH overdue AS (
+            SELECT job_id FROM jobs
+            WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
+              AND expires_at <= now() AND job_id >= v_oldest
+            FOR NO KEY UPDATE SKIP LOCKED
+        )
         UPDATE jobs j SET status = 'expired', completed_at = j.expires_at
         FROM overdue o WHERE j.job_id = o.job_id AND j.job_id >= v_oldest
-        RETURNING j.job_id
-    )
-    SELECT array_agg(job_id) INTO v_expired_jobs FROM ended;
-    IF v_expired_jobs IS NOT NULL THEN
-        UPDATE credit_accounts SET held = held - cardinality(v_expired_jobs),
-            overdraft = greatest(0, floor - (allocated - used - held) - cardinality(v_expired_jobs))
+        RETURNING j.job_id, j.open_calls
+    LOOP
+        v_expired := v_expired + 1;
+        v_extra := v_extra + extra_calls('expired', v_row.open_calls) - extra_calls('pending', v_row.open_calls);
+        v_counts := v_counts || charge_expired(v_row.job_id);
+    END LOOP;
+    IF v_expired > 0 OR v_extra <> 0 THEN
+        UPDATE credit_accounts SET held = held - v_expired, extra_calls = extra_calls + v_extra,
+            overdraft = greatest(0, floor - (allocated - used - held) - v_expired)
         WHERE team_id = p_team_id;
     END IF;
     PERFORM refill(p_team_id) FROM credit_accounts WHERE team_id = p_team_id AND refill_due <= now();
-    IF v_expired_jobs IS NOT NULL OR v_jobs_of_abandoned IS NOT NULL THEN
-        PERFORM count_overdue(p_team_id, v_expired_jobs, v_jobs_of_abandoned, v_oldest);
+    IF v_counts IS NOT NULL THEN
+        PERFORM count_overdue(p_team_id, v_counts);
     END IF;
     IF v_abandoned_groups IS NOT NULL THEN
         PERFORM count_closed_calls(v_abandoned_groups, true);
     END IF;
-    RETURN coalesce(cardinality(v_expired_jobs), 0);
+    RETURN v_expired;
+END $$;
+
+-- A row of counters to which something is added.
+CREATE OR REPLACE FUNCTION empty_count(p_job_type text) RETURNS usage_days LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_count usage_days;
+BEGIN
+    v_count.job_type := p_job_type;
+    v_count.expired := 0;
+    v_count.calls := 0;
+    v_count.charged_jobs := 0;
+    v_count.credits_charged := 0;
+    v_count.revenue_usd := 0;
+    v_count.free_jobs_with_output := 0;
+    RETURN v_count;
+END $$;
+
+-- Charges a job that has expired, if its terms say so. Answers what is to be counted. Its reservation is released
+-- afterwards.
+CREATE OR REPLACE FUNCTION charge_expired(p_job_id uuid) RETURNS usage_days LANGUAGE plpgsql AS $$
+DECLARE
+    v_job jobs;
+    v_terms terms;
+    v_count usage_days;
+    v_credits bigint;
+    v_revenue numeric;
+BEGIN
+    SELECT * INTO STRICT v_job FROM jobs WHERE job_id = p_job_id;
+    v_count := empty_count(v_job.job_type);
+    v_count.expired := 1;
+    IF v_job.delivered THEN
+        SELECT * INTO STRICT v_terms FROM terms WHERE terms_id = v_job.terms_id;
+        v_credits := job_credits(v_job, v_terms);
+        v_count.free_jobs_with_output := (v_credits = 0)::integer;
+        IF v_credits > 0 THEN
+            PERFORM post_transaction(v_job.team_id, 'deduction', -v_credits,
+                                     format('Job %s delivered output', v_job.job_type), p_job_id, '{}', 0, NULL, NULL);
+            v_revenue := revenue_of(v_job, v_terms);
+            UPDATE jobs SET credit_applied = true, credits_due = v_credits, credits_charged = v_credits,
+                            credits_refunded = 0, revenue_usd = v_revenue
+            WHERE job_id = p_job_id;
+            v_count.charged_jobs := 1;
+            v_count.credits_charged := v_credits;
+            v_count.revenue_usd := coalesce(v_revenue, 0);
+        END IF;
+    END IF;
+    RETURN v_count;
 END $$;
 
 CREATE OR REPLACE FUNCTION something_is_overdue(p_team_id text, p_oldest uuid)

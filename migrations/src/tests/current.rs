@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 /// Functions that the application calls whose statements PostgreSQL plans for the values at hand: they read as much as
 /// is asked for, or look at everything. The others find one or a few rows by their keys, so that one plan is as good as
 /// another, and planning them anew each time would be half of the time of a call.
-const PLANNED_ANEW: [&str; 63] = [
+const PLANNED_ANEW: [&str; 66] = [
     "abandon_team",
     "activate_key",
     "activate_team",
@@ -56,6 +56,8 @@ const PLANNED_ANEW: [&str; 63] = [
     "metrics",
     "organization_teams",
     "organization_usage",
+    "price_call",
+    "refund_credits",
     "release",
     "resolve_model_group",
     "revoke_key",
@@ -64,6 +66,7 @@ const PLANNED_ANEW: [&str; 63] = [
     "set_team_model_groups",
     "set_team_status",
     "take_alerts",
+    "take_unpriced_calls",
     "team_usage",
     "update_model_access_group",
     "update_model_group",

@@ -1,0 +1,98 @@
+-- Limits of what a team may have open, and of what a job may make and cost. NULL is no limit.
+
+-- `p_job` is the job after the call was added to it, with what the call is expected to cost.
+CREATE OR REPLACE FUNCTION check_job_limits(p_job jobs, p_calls bigint, p_open_calls bigint, p_cost_usd numeric)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_job.total_calls > p_calls THEN
+        PERFORM fail('LJ016', format('calls_per_job: a job of team ''%s'' may make at most %s calls',
+                                     p_job.team_id, p_calls));
+    ELSIF p_job.open_calls > p_open_calls THEN
+        PERFORM fail('LJ015', format('open_calls_per_job: a job of team ''%s'' may have at most %s open calls',
+                                     p_job.team_id, p_open_calls), 1);
+    ELSIF p_job.known_cost_usd >= p_cost_usd OR p_job.known_cost_usd + p_job.expected_cost_usd > p_cost_usd THEN
+        PERFORM fail('LJ016', 'cost_usd_per_job: the job may not cost more');
+    END IF;
+END $$;
+
+-- How many more calls of a job are open than the one that its reservation stands for.
+CREATE OR REPLACE FUNCTION extra_calls(p_status text, p_open_calls bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_status IN ('pending', 'in_progress') THEN greatest(p_open_calls - 1, 0) ELSE p_open_calls END
+$$;
+
+-- `p_job` is the job after the call was added to it. The open calls are only counted where there may be too many:
+-- `held + extra_calls` is never less than their number. The account is only changed where a job has several open calls,
+-- so that other calls of a team don't wait for each other.
+CREATE OR REPLACE FUNCTION check_open_calls(p_job jobs, p_open_calls bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_most bigint;
+BEGIN
+    IF p_job.open_calls > 1 THEN
+        UPDATE credit_accounts SET extra_calls = extra_calls + 1
+        WHERE team_id = p_job.team_id RETURNING held + extra_calls INTO v_most;
+    ELSE
+        SELECT held + extra_calls INTO v_most FROM credit_accounts WHERE team_id = p_job.team_id;
+    END IF;
+    IF v_most > p_open_calls AND p_open_calls < (
+        SELECT count(*) FROM calls WHERE team_id = p_job.team_id AND status = 'open' AND deadline > now()) THEN
+        PERFORM fail('LJ015', format('open_calls: team ''%s'' may have at most %s open calls',
+                                     p_job.team_id, p_open_calls), 1);
+    END IF;
+END $$;
+
+-- Counts a call against the limits of the team's calls and tokens in a minute of the clock. Tokens count when a call is
+-- settled, so the calls that are open then are not limited by each other's.
+CREATE OR REPLACE FUNCTION count_request(p_team_id text, p_calls bigint, p_tokens bigint)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_row team_rates;
+    v_seconds integer;
+BEGIN
+    INSERT INTO team_rates AS r (team_id, minute, calls, tokens)
+    VALUES (p_team_id, date_trunc('minute', clock_timestamp()), 1, 0)
+    ON CONFLICT (team_id) DO UPDATE SET
+        minute = greatest(r.minute, excluded.minute),
+        calls = CASE WHEN r.minute < excluded.minute THEN 0 ELSE r.calls END + 1,
+        tokens = CASE WHEN r.minute < excluded.minute THEN 0 ELSE r.tokens END
+    RETURNING * INTO v_row;
+    v_seconds := greatest(1, ceil(extract(epoch FROM v_row.minute + interval '1 minute' - clock_timestamp())));
+    IF v_row.calls > p_calls THEN
+        PERFORM fail('LJ014', format('rpm_limit: team ''%s'' may make at most %s calls a minute', p_team_id, p_calls),
+                     v_seconds);
+    ELSIF v_row.tokens >= p_tokens THEN
+        PERFORM fail('LJ014', format('tpm_limit: team ''%s'' may use at most %s tokens a minute', p_team_id, p_tokens),
+                     v_seconds);
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION count_tokens(p_team_id text, p_tokens bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_minute timestamptz := date_trunc('minute', clock_timestamp());
+BEGIN
+    -- Only teams with a limit have a row.
+    UPDATE team_rates
+    SET minute = greatest(minute, v_minute),
+        calls = CASE WHEN minute < v_minute THEN 0 ELSE calls END,
+        tokens = CASE WHEN minute < v_minute THEN 0 ELSE tokens END + p_tokens
+    WHERE team_id = p_team_id;
+END $$;
+
+-- What a call of a model group costs on the average; 0 if none has had a cost yet. Counted anew once a second at most
+-- (more often until there is a cost), by whoever comes first; nobody waits for it.
+CREATE OR REPLACE FUNCTION mean_cost(p_model_group text) RETURNS numeric LANGUAGE plpgsql AS $$
+DECLARE
+    v_row group_costs;
+BEGIN
+    SELECT * INTO v_row FROM group_costs WHERE model_group = p_model_group;
+    IF (v_row.counted_at IS NULL OR v_row.counted_at < now() - interval '1 second'
+        OR (v_row.mean_cost_usd = 0 AND v_row.counted_at < now() - interval '20 milliseconds'))
+        AND pg_try_advisory_xact_lock(hashtext('group_costs'), hashtext(p_model_group)) THEN
+        INSERT INTO group_costs AS g (model_group, mean_cost_usd, counted_at)
+        SELECT p_model_group, coalesce(round(sum(cost_usd) / nullif(sum(priced), 0), 12), 0), now()
+        FROM call_totals WHERE model_group = p_model_group
+        ON CONFLICT (model_group) DO UPDATE SET
+            mean_cost_usd = excluded.mean_cost_usd, counted_at = excluded.counted_at
+        RETURNING * INTO v_row;
+    END IF;
+    RETURN coalesce(v_row.mean_cost_usd, 0);
+END $$;
