@@ -87,8 +87,14 @@ pub enum Code {
     TooLarge,
     /// The body is compressed.
     UnsupportedMediaType,
-    /// LiteLLM's own rate limit for the key or its team.
+    /// A rate limit of the key or its team, here or in LiteLLM.
     RateLimited,
+    /// The team has as much open as it may.
+    TooManyCalls,
+    /// The job has made as many calls, or cost as much, as it may.
+    JobLimit,
+    /// More was to be refunded than the job was charged.
+    RefundExceedsCharge,
     /// Every model of the group failed.
     LlmFailed,
     /// Every model of the group failed, the last by not answering in time.
@@ -101,7 +107,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Code; 23] = [
+    pub const ALL: [Code; 26] = [
         Code::InvalidRequest,
         Code::Unauthenticated,
         Code::InsufficientCredits,
@@ -109,18 +115,21 @@ impl Code {
         Code::WrongTeam,
         Code::TeamSuspended,
         Code::ModelGroupDenied,
+        Code::JobLimit,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::RequestTimeout,
         Code::AlreadyExists,
         Code::InUse,
         Code::JobFinished,
+        Code::RefundExceedsCharge,
         Code::InProgress,
         Code::IdempotencyInProgress,
         Code::IdempotencyMismatch,
         Code::TooLarge,
         Code::UnsupportedMediaType,
         Code::RateLimited,
+        Code::TooManyCalls,
         Code::Internal,
         Code::LlmFailed,
         Code::Unavailable,
@@ -149,6 +158,9 @@ impl Code {
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Code::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Code::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+            Code::TooManyCalls => (StatusCode::TOO_MANY_REQUESTS, "too_many_calls"),
+            Code::JobLimit => (StatusCode::FORBIDDEN, "job_limit"),
+            Code::RefundExceedsCharge => (StatusCode::CONFLICT, "refund_exceeds_charge"),
             Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Code::LlmFailed => (StatusCode::BAD_GATEWAY, "llm_failed"),
             Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
@@ -172,6 +184,10 @@ impl Code {
             "LJ011" => Code::InUse,
             "LJ012" => Code::IdempotencyMismatch,
             "LJ013" => Code::IdempotencyInProgress,
+            "LJ014" => Code::RateLimited,
+            "LJ015" => Code::TooManyCalls,
+            "LJ016" => Code::JobLimit,
+            "LJ017" => Code::RefundExceedsCharge,
             _ => return None,
         })
     }

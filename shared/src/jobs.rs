@@ -13,6 +13,8 @@ pub struct Sums {
     pub successful_calls: i64,
     /// The number of calls that no model answered.
     pub failed_calls: i64,
+    /// The number of calls that were refused because of what the caller sent or has used up.
+    pub refused_calls: i64,
     /// The tokens of all prompts and answers.
     pub total_tokens: i64,
     /// The known cost of the calls in US dollars; `null`: no call's cost is known.
@@ -56,9 +58,12 @@ pub struct Costs {
     successful_calls: i64,
     /// The number of calls that no model answered.
     failed_calls: i64,
+    /// The number of calls that were refused because of what the caller sent or has used up.
+    #[serde(default)]
+    refused_calls: i64,
     /// The tokens of all prompts and answers.
     total_tokens: i64,
-    /// The known cost of the calls in US dollars; `null`: no call's cost is known.
+    /// The known cost of the calls in US dollars; `null`: no call's cost is known, or the team may not see it.
     total_cost_usd: Option<Usd>,
     /// The number of calls whose cost is not known, or not known yet.
     unpriced_calls: i64,
@@ -66,10 +71,23 @@ pub struct Costs {
     avg_latency_ms: i64,
     /// Whether credits were deducted for the job.
     credit_applied: bool,
-    /// The number of credits that were deducted for the job.
+    /// The number of credits that were deducted for the job so far.
     credits_charged: i64,
+    /// The number of those credits that were refunded.
+    #[serde(default)]
+    credits_refunded: i64,
+    /// Whether no cost can come late that changes what was deducted.
+    #[serde(default)]
+    charge_is_final: bool,
     /// The team's balance afterwards, in credits; negative if a `soft` team has overdrawn it.
     credits_remaining: i64,
+}
+
+impl Costs {
+    /// Hides what the seller pays.
+    pub fn hide(&mut self) {
+        self.total_cost_usd = None;
+    }
 }
 
 /// A call of a job that has ended.

@@ -6,7 +6,7 @@ use shared::{
     error::{Error, Result},
     function,
     http::{Body, Caller, Query, VisibleTeam},
-    values::{BudgetMode, CreditCount, RefillPeriod, TeamId},
+    values::{BudgetMode, CreditCount, RefillMode, RefillPeriod, TeamId},
 };
 use utoipa::{IntoParams, ToSchema};
 
@@ -36,6 +36,10 @@ pub struct Balance {
     refill_amount: Option<i64>,
     /// How often credits are refilled.
     refill_period: Option<RefillPeriod>,
+    /// What a refill does.
+    refill_mode: RefillMode,
+    /// The remaining credits up to which a refill adds; `null`: without a cap.
+    refill_cap: Option<i64>,
     /// When the next refill is due (RFC 3339, UTC); `null`: automatic refills are disabled.
     next_refill_at: Option<String>,
 }

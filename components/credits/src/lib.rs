@@ -1,4 +1,4 @@
-//! Balances, the ledger, top-ups, corrections, automatic refills and checks.
+//! Balances, the ledger, top-ups, corrections, refunds, automatic refills and checks.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,6 +11,7 @@
 mod add;
 mod balance;
 mod refill;
+mod refund;
 mod transactions;
 
 use shared::http::Api;
@@ -23,6 +24,7 @@ pub static API: LazyLock<Api> = LazyLock::new(|| {
         Admin: add::add,
         Admin: add::adjust,
         AdminOrTeam: balance::check,
+        Admin: refund::refund,
         Admin: refill::configure,
         AdminOrTeam: transactions::list,
     ]

@@ -7,6 +7,7 @@ use shared::{
     function,
     http::{Body, Caller, Mutation},
     platform::settings,
+    teams::limits,
     values::{JobId, JobStatus, Label, Metadata, TeamId, Whole},
 };
 use utoipa::ToSchema;
@@ -48,7 +49,8 @@ pub struct CreatedJob {
 /// The job holds one credit of the team until it ends or expires.
 #[utoipa::path(post, path = "/api/jobs/create", tag = "Jobs", request_body = CreateJob,
     responses((status = 200, body = CreatedJob), (status = 402, description = "`insufficient_credits`"),
-        (status = 404, description = "`not_found`")))]
+        (status = 404, description = "`not_found`"),
+        (status = 429, description = "`too_many_calls`")))]
 pub async fn create(
     caller: Caller,
     mutation: Mutation,
@@ -66,6 +68,7 @@ pub async fn create(
         p_metadata: new.metadata,
         p_lifetime_seconds: lifetime,
         p_job_id: JobId::new_v7(),
+        p_limits: limits::defaults().await?,
     ));
     mutation.run_repeatable(function).await.map(Json)
 }

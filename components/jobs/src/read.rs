@@ -44,9 +44,11 @@ pub struct Job {
     successful_calls: i64,
     /// The number of calls that no model answered.
     failed_calls: i64,
+    /// The number of calls that were refused because of what the caller sent or has used up.
+    refused_calls: i64,
     /// The tokens of all prompts and answers.
     total_tokens: i64,
-    /// The known cost of its calls in US dollars; `null`: no call's cost is known.
+    /// The known cost of its calls in US dollars; `null`: no call's cost is known, or the team may not see it.
     total_cost_usd: Option<Usd>,
     /// The number of calls whose cost is not known, or not known yet.
     unpriced_calls: i64,
@@ -54,6 +56,12 @@ pub struct Job {
     avg_latency_ms: i64,
     /// Whether credits were deducted for the job.
     credit_applied: bool,
+    /// The number of credits that were deducted for the job so far.
+    credits_charged: i64,
+    /// The number of those credits that were refunded.
+    credits_refunded: i64,
+    /// Whether the job has ended and no cost can come late that changes what was deducted.
+    charge_is_final: bool,
 }
 
 /// A call of a job.
@@ -75,8 +83,10 @@ pub struct Call {
     prompt_tokens: i64,
     /// The tokens of the answer.
     completion_tokens: i64,
-    /// The cost in US dollars; `null`: not known, or not known yet.
+    /// The cost in US dollars; `null`: not known, or not known yet, or the team may not see it.
     cost_usd: Option<Usd>,
+    /// Whether the model said of its tokens or cost what can't be true; they count as unknown then.
+    implausible_usage: bool,
     /// The time from the call's arrival to the end of its answer, in milliseconds; `null`: it has not ended.
     latency_ms: Option<i64>,
     /// The error that the caller received; `null`: none.
@@ -120,7 +130,12 @@ pub async fn get(caller: Caller, PathOf(job_id): PathOf<JobId>) -> Result<Json<J
         job: Job,
         calls: Vec<Call>,
     }
-    let Answer { job, calls } = function!(get_job(p_actor: caller.reader(), p_job_id: job_id)).run().await?;
+    let Answer { mut job, mut calls } =
+        function!(get_job(p_actor: caller.reader(), p_job_id: job_id)).run().await?;
+    if !caller.sees_costs().await? {
+        job.total_cost_usd = None;
+        calls.iter_mut().for_each(|call| call.cost_usd = None);
+    }
     Ok(Json(JobWithCalls { job, calls }))
 }
 
@@ -156,7 +171,7 @@ pub struct CallCost {
     prompt_tokens: i64,
     /// The tokens of the answer.
     completion_tokens: i64,
-    /// The cost in US dollars; `null`: not known, or not known yet.
+    /// The cost in US dollars; `null`: not known, or not known yet, or the team may not see it.
     cost_usd: Option<Usd>,
     /// When the call began (RFC 3339, UTC).
     created_at: String,
@@ -166,7 +181,12 @@ pub struct CallCost {
 #[utoipa::path(get, path = "/api/jobs/{job_id}/costs", tag = "Jobs", params(("job_id" = Uuid, Path)),
     responses((status = 200, body = JobCosts)))]
 pub async fn costs(caller: Caller, PathOf(job_id): PathOf<JobId>) -> Result<Json<JobCosts>> {
-    function!(get_job_costs(p_actor: caller.reader(), p_job_id: job_id)).run().await.map(Json)
+    let mut job: JobCosts = function!(get_job_costs(p_actor: caller.reader(), p_job_id: job_id)).run().await?;
+    if !caller.sees_costs().await? {
+        job.costs.total_cost_usd = None;
+        job.breakdown.iter_mut().for_each(|call| call.cost_usd = None);
+    }
+    Ok(Json(job))
 }
 
 /// Which jobs are asked for.
@@ -217,7 +237,11 @@ pub struct Jobs {
 /// Jobs are sorted newest first.
 #[utoipa::path(get, path = "/api/teams/{team_id}/jobs", tag = "Jobs", params(("team_id" = TeamId, Path), JobFilter),
     responses((status = 200, body = Jobs)))]
-pub async fn list(VisibleTeam(team_id): VisibleTeam, Query(filter): Query<JobFilter>) -> Result<Json<Jobs>> {
+pub async fn list(
+    caller: Caller,
+    VisibleTeam(team_id): VisibleTeam,
+    Query(filter): Query<JobFilter>,
+) -> Result<Json<Jobs>> {
     if filter.cursor.is_some() && filter.offset.is_some() {
         return Err(Error::invalid("cursor", "given beside offset; expected one of them"));
     }
@@ -230,5 +254,9 @@ pub async fn list(VisibleTeam(team_id): VisibleTeam, Query(filter): Query<JobFil
         p_offset: filter.offset.map_or(0, PageOffset::get),
         p_before_job: filter.cursor,
     ));
-    function.run().await.map(Json)
+    let mut page: Jobs = function.run().await?;
+    if !caller.sees_costs().await? {
+        page.jobs.iter_mut().for_each(|job| job.total_cost_usd = None);
+    }
+    Ok(Json(page))
 }

@@ -28,8 +28,8 @@ pub struct CallAnswer {
 /// Facts about a call that its caller may know.
 #[derive(Serialize, ToSchema)]
 pub struct CallMetadata {
-    /// The tokens of the prompt and the answer.
-    tokens_used: i64,
+    /// The tokens of the prompt and the answer; `null`: the model said something that can't be true.
+    tokens_used: Option<i64>,
     /// The time from the call's arrival to the end of the model's answer, in milliseconds.
     #[schema(value_type = i64)]
     latency_ms: u128,
@@ -39,7 +39,7 @@ pub struct CallMetadata {
 
 fn metadata(answered: &Answered) -> CallMetadata {
     CallMetadata {
-        tokens_used: answered.usage.total_tokens,
+        tokens_used: (!answered.usage.implausible).then_some(answered.usage.total_tokens),
         latency_ms: answered.latency_ms,
         model_group: answered.model_group.clone(),
     }

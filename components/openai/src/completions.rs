@@ -35,8 +35,8 @@ pub struct ChatCompletion {
     model: GroupName,
     /// The answer, as the only element.
     choices: [ChatChoice; 1],
-    /// The tokens of the prompt and the answer.
-    usage: Usage,
+    /// The tokens of the prompt and the answer; `null`: the model said something that can't be true.
+    usage: Option<Usage>,
 }
 
 /// The answer of a completion, which has exactly one.
@@ -113,6 +113,6 @@ fn completion(answered: Answered) -> ChatCompletion {
             logprobs: None,
             finish_reason: answered.finish_reason,
         }],
-        usage: answered.usage.into(),
+        usage: Usage::of(answered.usage),
     }
 }

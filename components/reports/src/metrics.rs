@@ -6,6 +6,7 @@ use axum::{
 };
 use rust_decimal::Decimal;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use shared::{
     error::{Error, Result},
     function,
@@ -29,6 +30,7 @@ struct Jobs {
     failed: i64,
     cancelled: i64,
     expired: i64,
+    free_with_output: i64,
 }
 
 #[derive(Deserialize)]
@@ -43,9 +45,10 @@ struct Calls {
     model_group: String,
     succeeded: i64,
     failed: i64,
+    refused: i64,
     cancelled: i64,
     abandoned: i64,
-    tokens: i64,
+    tokens: Box<RawValue>,
     cost_usd: Usd,
     latency_ms: i64,
     /// The number of calls in each bucket; the last one is for latencies above the highest bound.
@@ -77,6 +80,13 @@ fn write(out: &mut String, metrics: &Metrics) -> fmt::Result {
     ] {
         writeln!(out, "llm_jobs_jobs_ended_total{{status=\"{status}\"}} {number}")?;
     }
+    family(
+        out,
+        "llm_jobs_free_jobs_with_output_total",
+        "counter",
+        "Jobs that ended without a charge though a call of theirs delivered output.",
+    )?;
+    writeln!(out, "llm_jobs_free_jobs_with_output_total {}", jobs.free_with_output)?;
     family(out, "llm_jobs_credits", "gauge", "Credits of all teams.")?;
     for (state, number) in
         [("allocated", credits.allocated), ("used", credits.used), ("reserved", credits.reserved)]
@@ -88,6 +98,7 @@ fn write(out: &mut String, metrics: &Metrics) -> fmt::Result {
         for (status, number) in [
             ("succeeded", group.succeeded),
             ("failed", group.failed),
+            ("refused", group.refused),
             ("cancelled", group.cancelled),
             ("abandoned", group.abandoned),
         ] {

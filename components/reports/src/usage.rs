@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use shared::{
     error::Result,
     function,
@@ -21,26 +22,34 @@ use utoipa::ToSchema;
 pub struct Summary {
     /// The number of jobs that were created.
     total_jobs: i64,
-    /// The number of those jobs that completed.
+    /// The number of jobs that completed.
     successful_jobs: i64,
-    /// The number of those jobs that failed.
+    /// The number of jobs that failed.
     failed_jobs: i64,
-    /// The number of those jobs that were cancelled.
+    /// The number of jobs that were cancelled.
     cancelled_jobs: i64,
-    /// The number of those jobs that expired.
+    /// The number of jobs that expired.
     expired_jobs: i64,
-    /// The number of calls that have ended.
+    /// The number of jobs that were charged.
+    charged_jobs: i64,
+    /// The number of jobs that ended without a charge though a call of theirs delivered output.
+    free_jobs_with_output: i64,
+    /// The number of calls that ended.
     total_calls: i64,
-    /// The number of those calls whose cost is not known, or not known yet.
+    /// The number of calls that were refused because of what the caller sent or had used up.
+    refused_calls: i64,
+    /// The number of calls that ended less those whose cost became known.
     unpriced_calls: i64,
     /// The tokens of all prompts and answers.
-    total_tokens: i64,
-    /// The known cost of the calls in US dollars.
-    total_cost_usd: Usd,
-    /// The number of credits that were charged for the jobs.
+    #[schema(value_type = i64)]
+    total_tokens: Box<RawValue>,
+    /// The known cost of the calls in US dollars; `null`: the team may not see it.
+    total_cost_usd: Option<Usd>,
+    /// The number of credits that were deducted for jobs, less those that were refunded.
     credits_used: i64,
-    /// The average cost of a job in US dollars, rounded to ten decimals.
-    avg_cost_per_job: Usd,
+    /// The cost of the calls by the number of jobs that were created, in US dollars, rounded to ten decimals; `null`: the
+    /// team may not see it.
+    avg_cost_per_job: Option<Usd>,
 }
 
 /// The sums over the jobs of one type.
@@ -48,8 +57,8 @@ pub struct Summary {
 pub struct JobType {
     /// The number of jobs.
     count: i64,
-    /// The known cost of their calls in US dollars.
-    cost_usd: Usd,
+    /// The known cost of their calls in US dollars; `null`: the team may not see it.
+    cost_usd: Option<Usd>,
 }
 
 /// The sums over the calls that a model answered, or that failed with it as the last model tried.
@@ -61,7 +70,8 @@ pub struct ModelUse {
     cost: Usd,
 }
 
-/// The usage in a period. Only the admin sees `total_spend` and the fields that follow it.
+/// The usage in a period. Everything counts on the day (UTC) on which it happened: jobs where they were created, ended and
+/// charged, calls where they ended, tokens and cost where they became known. Only the admin sees `total_spend` and the fields that follow it.
 #[serde_with::skip_serializing_none]
 #[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = PeriodUsage)]
@@ -97,7 +107,7 @@ pub struct TeamUsage {
     #[serde(flatten)]
     usage: Usage,
     /// The rest of the team's budget in LiteLLM in US dollars, after the cost of all calls ever made; `null`: the team
-    /// has no budget. Only for the admin.
+    /// has no budget, or one that LiteLLM resets. Only for the admin.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Usd>, required = false)]
     remaining_budget: Option<Option<Usd>>,
@@ -118,7 +128,7 @@ pub struct OrganizationUsage {
 
 /// Read a team's usage
 ///
-/// The usage of the jobs that the team created in the period. Only the admin sees what the team's usage cost and
+/// What happened in the period. Only the admin sees what the team's usage cost and
 /// earned.
 #[utoipa::path(get, path = "/api/teams/{team_id}/usage", tag = "Reports", params(("team_id" = TeamId, Path), Asked),
     responses((status = 200, content((TeamUsage = "application/json"), (String = "text/csv")))))]
@@ -133,9 +143,10 @@ pub async fn team(
         remaining_budget: Option<Usd>,
     }
     let seller = matches!(caller, Caller::Admin);
+    let sees_costs = caller.sees_costs().await?;
     let period = asked.period()?;
     if asked.format == Format::Csv {
-        return table(None, Some(&team_id), &period, seller).await;
+        return table(None, Some(&team_id), &period, seller, sees_costs).await;
     }
     let function = function!(team_usage(
         p_actor: caller.reader(),
@@ -143,14 +154,17 @@ pub async fn team(
         p_from: period.from(),
         p_to: period.to(),
     ));
-    let Answer { usage, remaining_budget } = function.run().await?;
+    let Answer { mut usage, remaining_budget } = function.run().await?;
+    if !sees_costs {
+        usage.hide_costs();
+    }
     let remaining_budget = seller.then_some(remaining_budget);
     Ok(Json(TeamUsage { team_id, period: period.name, usage, remaining_budget }).into_response())
 }
 
 /// Read an organization's usage
 ///
-/// The usage of the jobs that the organization's teams created in the period, including teams that have been deleted.
+/// What happened in the organization's teams in the period, including teams that have been deleted.
 #[utoipa::path(get, path = "/api/organizations/{organization_id}/usage", tag = "Reports",
     params(("organization_id" = OrganizationId, Path), Asked),
     responses((status = 200, content((OrganizationUsage = "application/json"), (String = "text/csv")))))]
@@ -165,7 +179,7 @@ pub async fn organization(
     }
     let period = asked.period()?;
     if asked.format == Format::Csv {
-        return table(Some(&id), None, &period, true).await;
+        return table(Some(&id), None, &period, true, true).await;
     }
     let function =
         function!(organization_usage(p_organization_id: &id, p_from: period.from(), p_to: period.to()));
@@ -173,12 +187,39 @@ pub async fn organization(
     Ok(Json(OrganizationUsage { organization_id: id, period: period.name, usage, teams }).into_response())
 }
 
+impl Usage {
+    fn hide_costs(&mut self) {
+        self.summary.total_cost_usd = None;
+        self.summary.avg_cost_per_job = None;
+        self.job_types.values_mut().for_each(|job_type| job_type.cost_usd = None);
+    }
+}
+
+/// The columns of the table.
+const COLUMNS: [&str; 14] = [
+    "day",
+    "team_id",
+    "job_type",
+    "jobs",
+    "successful_jobs",
+    "failed_jobs",
+    "credits_used",
+    "calls",
+    "tokens",
+    "cost_usd",
+    "revenue_usd",
+    "charged_jobs",
+    "free_jobs_with_output",
+    "refused_calls",
+];
+
 /// The usage as a table with a line for each day, team and job type. Only the admin (`seller`) sees the revenue.
 async fn table(
     organization_id: Option<&OrganizationId>,
     team_id: Option<&TeamId>,
     period: &Period,
     seller: bool,
+    sees_costs: bool,
 ) -> Result<Response> {
     #[derive(Deserialize)]
     struct Row {
@@ -188,9 +229,12 @@ async fn table(
         jobs: i64,
         successful_jobs: i64,
         failed_jobs: i64,
+        charged_jobs: i64,
+        free_jobs_with_output: i64,
         credits_used: i64,
         calls: i64,
-        tokens: i64,
+        refused_calls: i64,
+        tokens: Box<RawValue>,
         cost_usd: Usd,
         revenue_usd: Usd,
     }
@@ -201,19 +245,7 @@ async fn table(
         p_to: period.to(),
     ));
     let rows: Vec<Row> = function.run().await?;
-    let columns = [
-        "day",
-        "team_id",
-        "job_type",
-        "jobs",
-        "successful_jobs",
-        "failed_jobs",
-        "credits_used",
-        "calls",
-        "tokens",
-        "cost_usd",
-        "revenue_usd",
-    ];
+    let shown = |amount: Usd, visible: bool| if visible { amount.to_string() } else { String::new() };
     let rows = rows.into_iter().map(|row| {
         [
             row.day,
@@ -225,9 +257,12 @@ async fn table(
             row.credits_used.to_string(),
             row.calls.to_string(),
             row.tokens.to_string(),
-            row.cost_usd.to_string(),
-            if seller { row.revenue_usd.to_string() } else { String::new() },
+            shown(row.cost_usd, sees_costs),
+            shown(row.revenue_usd, seller),
+            row.charged_jobs.to_string(),
+            row.free_jobs_with_output.to_string(),
+            row.refused_calls.to_string(),
         ]
     });
-    Ok(([(CONTENT_TYPE, csv::CONTENT_TYPE)], csv::table(columns, rows)?).into_response())
+    Ok(([(CONTENT_TYPE, csv::CONTENT_TYPE)], csv::table(COLUMNS, rows)?).into_response())
 }

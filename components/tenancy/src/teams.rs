@@ -15,18 +15,19 @@ use shared::{
     alerts,
     error::{Error, Result},
     function,
-    http::{Body, ListBody, Mutation, NoFields, Page, PathTeam, Query, VisibleTeam},
+    http::{Body, Caller, ListBody, Mutation, NoFields, Page, PathTeam, Query, VisibleTeam},
     litellm::admin,
+    platform::settings,
     store::{Function, key_cache, parameters::Json as JsonParameter},
     teams::{Changed, Team, sync},
     values::{
-        AccessGroupName, BillingMode, BudgetMode, CreditCount, GroupName, Limit, Metadata, Name, TeamId,
-        TeamStatus, Usd,
+        AccessGroupName, BillingMode, BudgetMode, ChargeWhen, CreditCount, GroupName, Limit, Metadata, Name,
+        TeamId, TeamStatus, Usd,
     },
 };
 use utoipa::ToSchema;
 use uuid::Uuid;
-use values::{Budget, BudgetDuration, Pricing, Rate, WebhookUrl};
+use values::{Budget, BudgetDuration, NewLimits, Pricing, Rate, UnpricedRate, WebhookUrl};
 
 /// A page of the teams, sorted by id.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -46,8 +47,12 @@ pub async fn list(Query(page): Query<Page>) -> Result<Json<Teams>> {
 /// Read a team
 #[utoipa::path(get, path = "/api/teams/{team_id}", tag = "Teams", params(("team_id" = TeamId, Path)),
     responses((status = 200, body = Team)))]
-pub async fn get(VisibleTeam(team_id): VisibleTeam) -> Result<Json<Team>> {
-    function!(get_team(p_team_id: team_id)).run().await.map(Json)
+pub async fn get(caller: Caller, VisibleTeam(team_id): VisibleTeam) -> Result<Json<Team>> {
+    let mut team: Team = function!(get_team(p_team_id: team_id)).run().await?;
+    if !caller.sees_models().await? {
+        team.allowed_models = None;
+    }
+    Ok(Json(team))
 }
 
 /// The fields to change. Fields that are left out stay as they are; `null` removes a limit.
@@ -64,11 +69,11 @@ pub struct UpdateTeam {
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<CreditCount>)]
     credit_limit: Option<Option<CreditCount>>,
-    /// How often the spending that counts against LiteLLM's budget is reset; `null`: never.
+    /// How often the spending that counts against LiteLLM's budget is reset; `null`: never. Needs `max_budget`.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<BudgetDuration>)]
     budget_duration: Option<Option<BudgetDuration>>,
-    /// LiteLLM's budget in US dollars; `null`: without limit.
+    /// LiteLLM's budget in US dollars; `null`: what the team's credits are worth.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<Budget>)]
     max_budget: Option<Option<Budget>>,
@@ -91,6 +96,20 @@ pub struct UpdateTeam {
     credits_per_dollar: Option<Rate>,
     /// Tokens of consumption for one credit, if `billing_mode` is `consumption_tokens`.
     tokens_per_credit: Option<Limit>,
+    /// Credits for 1,000 tokens of calls whose cost is unknown, if `billing_mode` is `consumption_usd`.
+    credits_per_1k_tokens_unpriced: Option<UnpricedRate>,
+    /// Which jobs are charged.
+    charge_when: Option<ChargeWhen>,
+    /// The team's own limits, member by member.
+    limits: Option<NewLimits>,
+    /// Whether the team sees what its calls cost in US dollars; `null`: as the deployment has it.
+    #[serde(default, with = "double_option")]
+    #[schema(value_type = Option<bool>)]
+    costs_visible_to_teams: Option<Option<bool>>,
+    /// Whether the team sees the names of models; `null`: as the deployment has it.
+    #[serde(default, with = "double_option")]
+    #[schema(value_type = Option<bool>)]
+    models_visible_to_teams: Option<Option<bool>>,
     /// The customer's price in US dollars, in addition to the credits; `null`: none.
     #[serde(default, with = "double_option")]
     #[schema(value_type = Option<Pricing>)]
@@ -114,7 +133,12 @@ pub async fn update(
     Body(fields): Body<UpdateTeam>,
 ) -> Result<Json<Team>> {
     let fields = serde_json::to_string(&fields).map_err(Error::internal)?;
-    changed(&mutation, function!(update_team(p_team_id: team_id, p_fields: JsonParameter(fields)))).await
+    let function = function!(update_team(
+        p_team_id: team_id,
+        p_fields: JsonParameter(fields),
+        p_usd_per_credit: settings::parsed::<Usd>("usd_per_credit").await?,
+    ));
+    changed(&mutation, function).await
 }
 
 /// Replace a team's model groups
@@ -211,22 +235,4 @@ pub async fn delete(mutation: Mutation, PathTeam(team_id): PathTeam) -> Result<J
     admin::delete_team(&team_id, marker).await?;
     sync::record(&team_id, version, key_hashes).await?;
     Ok(Json(DeletedTeam { team_id, deleted: true }))
-}
-
-/// The team's budget in LiteLLM, in US dollars, for its credits. `None`: without limit, for a team whose balance may go
-/// below zero without limit.
-fn budget(
-    rate: Usd,
-    credits: CreditCount,
-    mode: BudgetMode,
-    limit: Option<CreditCount>,
-) -> Result<Option<Usd>> {
-    let credits = match (mode, limit) {
-        (BudgetMode::Hard, _) => credits.get(),
-        (BudgetMode::Soft, Some(limit)) => credits.get().saturating_add(limit.get()),
-        (BudgetMode::Soft, None) => return Ok(None),
-    };
-    let budget =
-        rate.0.checked_mul(credits.into()).ok_or_else(|| Error::invalid("credits_allocated", "too many"))?;
-    Ok(Some(Usd(budget)))
 }

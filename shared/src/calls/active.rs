@@ -1,13 +1,15 @@
 //! A call between its first statement, which records it, and its second, which settles it.
 
 use super::{
-    CallRequest, Failed, Limits, Outcome, Settled, Settlement, messages, settlement::Ending, with_ids,
+    CallRequest, Failed, Outcome, Settled, Settlement, Times, messages, settlement::Ending, with_ids,
 };
 use crate::{
     error::{Error, Result},
+    function,
     http::{Mutation, TeamKey},
     litellm::chat::{Attempt, AttemptError, Class, Failure, Usage},
     store::idempotency::Request,
+    teams::sync,
     values::{CallId, CallStatus, GroupName, JobId, TeamId},
 };
 use axum::{http::HeaderValue, response::Response};
@@ -32,12 +34,18 @@ pub struct ActiveCall {
     pub(super) team_id: TeamId,
     pub(super) models: Vec<Model>,
     pub(super) started: Instant,
-    pub(super) limits: Limits,
+    pub(super) times: Times,
     pub(super) attempts: Vec<Tried>,
     /// The time spent waiting for LiteLLM so far.
     pub(super) upstream: Duration,
     /// Whether an attempt was given up whose usage LiteLLM may still record and bill.
     pub(super) uncertain: bool,
+    /// Whether the last attempt was refused because of what the caller sent or has used up.
+    pub(super) refused: bool,
+    /// Whether LiteLLM was synchronized because it refused the key.
+    pub(super) synchronized: bool,
+    /// Whether the caller may see what its job costs in US dollars.
+    pub(super) sees_costs: bool,
     pub(super) messages: messages::Keeping,
 }
 
@@ -75,7 +83,9 @@ pub enum End {
     Succeeded,
     /// No model answered.
     Failed,
-    /// The caller closed the connection before the answer was complete.
+    /// The call was refused because of what the caller sent or has used up.
+    Refused,
+    /// The caller closed the connection before the answer was complete, or read nothing for too long.
     Cancelled,
 }
 
@@ -84,6 +94,7 @@ impl From<End> for CallStatus {
         match end {
             End::Succeeded => CallStatus::Succeeded,
             End::Failed => CallStatus::Failed,
+            End::Refused => CallStatus::Refused,
             End::Cancelled => CallStatus::Cancelled,
         }
     }
@@ -101,9 +112,13 @@ impl ActiveCall {
         let mut last = Class::UnknownModel;
         for model in std::mem::take(&mut self.models) {
             let body = request.body_for(&model.model_name, &model.config)?;
-            let limit = model.limit(self.limits.model);
+            let limit = model.limit(self.times.model);
             let begun = Instant::now();
-            let answer = attempt(Attempt { call_id: self.call_id, key: &key.secret, limit }, body).await;
+            let sent = Attempt { call_id: self.call_id, key: &key.secret, limit };
+            let mut answer = attempt(sent, body.clone()).await;
+            if is_refused_key(&answer) && self.synchronize().await {
+                answer = attempt(sent, body).await;
+            }
             let latency = begun.elapsed();
             self.upstream = self.upstream.saturating_add(latency);
             let failure = match answer {
@@ -121,7 +136,21 @@ impl ActiveCall {
                 break;
             }
         }
+        self.refused = last.is_callers_fault();
         Err(self.failure(&last))
+    }
+
+    /// Synchronizes LiteLLM with the call's team, once in a call: the database has accepted the key, so LiteLLM does not
+    /// have the team's present state yet. Returns whether that was done.
+    async fn synchronize(&mut self) -> bool {
+        if std::mem::replace(&mut self.synchronized, true) {
+            return false;
+        }
+        let synchronized = async {
+            let desired = function!(litellm_desired_team(p_team_id: &self.team_id)).run().await?;
+            sync::team(desired).await
+        };
+        synchronized.await.map_err(|error: Error| error.log("telling LiteLLM of a key that it refuses")).is_ok()
     }
 
     /// The error for the caller. Where a provider's message quotes the model's name, the name of the model group
@@ -155,12 +184,13 @@ impl ActiveCall {
     /// The maximum time that the next event of a stream may take to arrive, and the maximum time that the caller may
     /// take to read an event.
     pub fn idle_limit(&self) -> Duration {
-        self.limits.idle
+        self.times.idle
     }
 
-    /// The maximum time that a stream may take from its first event to its last.
+    /// The maximum time that the model of a stream may take from its first event to its last, and the maximum time that
+    /// its reader may keep it waiting in all.
     pub fn lifetime(&self) -> Duration {
-        self.limits.lifetime
+        self.times.lifetime
     }
 
     /// Whether the outcome is stored for retries of the request.
@@ -176,11 +206,13 @@ impl ActiveCall {
     /// Settles a call that no model answered, and returns the caller's error response.
     pub async fn settle_failure(&self, failure: Error) -> Result<Response> {
         let outcome = Outcome::Failed(Failed::new(self, &failure));
-        self.settle(End::Failed, &Usage::NONE, Some(&failure), &outcome).await?;
+        let end = if self.refused { End::Refused } else { End::Failed };
+        self.settle(end, &Usage::NONE, false, Some(&failure), &outcome).await?;
         Ok(self.with_headers(outcome.failure()))
     }
 
-    /// Settles the call: writes how it ended and what it used, and stores its outcome. `error` is the caller's error.
+    /// Settles the call: writes how it ended, what it used and whether output was delivered, and stores its outcome.
+    /// `error` is the caller's error.
     ///
     /// If an attempt was given up, only LiteLLM knows its cost, and only later: then this writes what is known so far,
     /// and the rest follows in the background. While the database is unavailable, everything follows in the background.
@@ -188,32 +220,42 @@ impl ActiveCall {
         &self,
         end: End,
         usage: &Usage,
+        delivered: bool,
         error: Option<&Error>,
         outcome: &Outcome,
     ) -> Result<Settled> {
         self.messages.keep(self, outcome);
-        let mut settlement = self.settlement(end, usage, error, Request::default())?;
+        let mut settlement = self.settlement(end, usage, delivered, error, Request::default())?;
         if self.keeps_outcome() {
             let outcome = serde_json::to_vec(outcome).map_err(Error::internal)?;
             settlement.request = self.mutation.request();
             settlement.sealed = self.mutation.seal(&outcome).await?;
         }
-        if !self.uncertain {
-            return settlement.write().await;
-        }
-        Ok(settlement.without_cost().announce_and_follow_log().await)
+        let settled = if self.uncertain {
+            settlement.without_cost().announce_and_follow_log().await
+        } else {
+            settlement.write().await?
+        };
+        Ok(settled.seen(self.sees_costs))
     }
 
     /// The settlement of a call whose stream broke off. Only LiteLLM knows its cost, and only later. A retry of its
     /// request is a new call.
-    pub fn broken_off(&self, end: End, usage: &Usage, error: Option<&Error>) -> Result<Settlement> {
-        Ok(self.settlement(end, usage, error, self.mutation.request())?.without_cost())
+    pub fn broken_off(
+        &self,
+        end: End,
+        usage: &Usage,
+        delivered: bool,
+        error: Option<&Error>,
+    ) -> Result<Settlement> {
+        Ok(self.settlement(end, usage, delivered, error, self.mutation.request())?.without_cost())
     }
 
     fn settlement(
         &self,
         end: End,
         usage: &Usage,
+        delivered: bool,
         error: Option<&Error>,
         request: Request,
     ) -> Result<Settlement> {
@@ -227,12 +269,18 @@ impl ActiveCall {
             ending: Ending {
                 status: end.into(),
                 usage: *usage,
+                delivered,
                 latency: self.latency(),
                 attempts: serde_json::to_string(&self.attempts).map_err(Error::internal)?,
                 error: error.map(|error| error.detail.clone()),
             },
         })
     }
+}
+
+/// Whether LiteLLM did not accept the key.
+fn is_refused_key<T>(answer: &Result<T, AttemptError>) -> bool {
+    matches!(answer, Err(AttemptError::Failed(Failure { class: Class::KeyRefused, .. })))
 }
 
 /// The failure without its message if that quotes the prompt, which must not get into tables and later responses.

@@ -42,6 +42,6 @@ pub async fn complete<T: IntoResponse>(
     let usage = completion.usage;
     let answered = Answered::new(&call, completion);
     let outcome = Outcome::Answered(answered.clone());
-    let settled = call.settle(End::Succeeded, &usage, None, &outcome).await?;
+    let settled = call.settle(End::Succeeded, &usage, true, None, &outcome).await?;
     Ok(call.with_headers(form(answered, settled)?.into_response()))
 }

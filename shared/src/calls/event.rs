@@ -45,8 +45,9 @@ struct Piece<'a> {
     choices: Vec<Choice<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a RawValue>,
+    /// In the event with the usage, `null` if that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<openai::Usage>,
+    usage: Option<Option<openai::Usage>>,
 }
 
 #[derive(Serialize)]
@@ -99,7 +100,7 @@ impl Form {
                 model: &streamed.model_group,
                 content: None,
                 choices: vec![],
-                usage: Some(streamed.usage.into()),
+                usage: Some(openai::Usage::of(streamed.usage)),
             }),
         };
         summary.into_iter().chain([DONE]).collect()
@@ -126,14 +127,14 @@ fn summary(streamed: &Streamed, settled: Settled) -> Option<Bytes> {
     struct Summary<'a> {
         call_id: CallId,
         finish_reason: Option<&'a str>,
-        usage: openai::Usage,
+        usage: Option<openai::Usage>,
         metadata: Metadata<'a>,
         #[serde(flatten)]
         job: Option<EndedJob>,
     }
     #[derive(Serialize)]
     struct Metadata<'a> {
-        tokens_used: i64,
+        tokens_used: Option<i64>,
         latency_ms: u128,
         model_group: &'a GroupName,
     }
@@ -152,9 +153,9 @@ fn summary(streamed: &Streamed, settled: Settled) -> Option<Bytes> {
     data(&Summary {
         call_id: streamed.call_id,
         finish_reason: streamed.finish_reason.as_deref(),
-        usage: streamed.usage.into(),
+        usage: openai::Usage::of(streamed.usage),
         metadata: Metadata {
-            tokens_used: streamed.usage.total_tokens,
+            tokens_used: (!streamed.usage.implausible).then_some(streamed.usage.total_tokens),
             latency_ms: streamed.latency_ms,
             model_group: &streamed.model_group,
         },

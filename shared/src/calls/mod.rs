@@ -39,7 +39,7 @@ use crate::{
     litellm::admin::DesiredTeam,
     platform::settings,
     store::Function,
-    teams::sync,
+    teams::{limits, sync},
     values::{CallId, GroupName, JobId, TeamId},
 };
 use active::Model;
@@ -80,12 +80,13 @@ struct BegunCall {
 
 /// The maximum time that the parts of a call may take.
 #[derive(Clone, Copy)]
-struct Limits {
+struct Times {
     /// Until a model answers, or begins to.
     model: Duration,
     /// Between two events of a stream.
     idle: Duration,
-    /// From the beginning of the answer until the call is settled.
+    /// From the beginning of the answer until the call is settled. Of a stream, only the time of its model counts, and
+    /// its reader may take as long once more.
     lifetime: Duration,
 }
 
@@ -100,16 +101,19 @@ pub async fn begin(
 ) -> Result<Begun> {
     let started = Instant::now();
     let messages = messages::Keeping::of(request).await?;
-    let limits = Limits {
+    let times = Times {
         model: Duration::from_secs(settings::parsed("llm_timeout_seconds").await?),
         idle: Duration::from_secs(settings::parsed("llm_idle_seconds").await?),
         lifetime,
     };
     let owns_job = matches!(place, Place::NewJob(_));
+    let sees_costs = key.sees_costs().await?;
     // Repeatable: if the answer is lost and the statement is sent again, it finds the ids that are chosen here.
-    let function = beginning(key, place, request, limits).await?.repeatable();
+    let function = beginning(key, place, request, times).await?.repeatable();
     let begun: BegunCall = match mutation.begin(function).await? {
         Beginning::Repeat(settled, outcome) => {
+            let settled: Settled = settled;
+            let settled = settled.seen(sees_costs);
             let outcome = serde_json::from_slice(&outcome).map_err(Error::internal)?;
             return Ok(Begun::Repeat(Box::new((outcome, settled))));
         }
@@ -130,10 +134,13 @@ pub async fn begin(
         team_id: begun.team_id,
         models: begun.models,
         started,
-        limits,
+        times,
         attempts: vec![],
         upstream: Duration::ZERO,
         uncertain: false,
+        refused: false,
+        synchronized: false,
+        sees_costs,
         messages,
     })))
 }
@@ -143,10 +150,12 @@ async fn beginning(
     key: &TeamKey,
     place: Place<'_>,
     request: &CallRequest<'_>,
-    limits: Limits,
+    times: Times,
 ) -> Result<Function> {
     let seconds = |time: Duration| i32::try_from(time.as_secs()).unwrap_or(i32::MAX);
-    let (deadline, model) = (seconds(limits.lifetime), seconds(limits.model));
+    let answer = if request.streamed { times.lifetime.saturating_mul(2) } else { times.lifetime };
+    let (deadline, model) = (seconds(answer), seconds(times.model));
+    let defaults = limits::defaults().await?;
     Ok(match place {
         Place::Job(job_id) => function!(begin_call(
             p_actor: key.actor(),
@@ -158,6 +167,7 @@ async fn beginning(
             p_metadata: &request.call_metadata,
             p_deadline_seconds: deadline,
             p_model_seconds: model,
+            p_limits: defaults,
         )),
         Place::NewJob(job) => function!(begin_job_with_call(
             p_actor: key.actor(),
@@ -174,6 +184,7 @@ async fn beginning(
             p_metadata: &request.call_metadata,
             p_deadline_seconds: deadline,
             p_model_seconds: model,
+            p_limits: defaults,
         )),
     })
 }

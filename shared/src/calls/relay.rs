@@ -92,6 +92,10 @@ struct Relay {
     form: Form,
     /// When the first event arrived.
     begun: Instant,
+    /// For how long the caller has kept the stream waiting in all.
+    waited: Duration,
+    /// Whether a piece of the answer has reached the caller.
+    delivered: bool,
     /// When the answer began, in seconds since 1970 (UTC).
     created: u64,
     /// The number of chunks with content: an estimate of the tokens of a stream that breaks off before its usage
@@ -107,7 +111,7 @@ struct Relay {
 
 /// Why a stream ended before its `[DONE]`.
 enum Broken {
-    /// The caller stopped reading.
+    /// The caller stopped reading, or kept the stream waiting for too long.
     CallerLeft,
     /// The model failed.
     Model(Class),
@@ -122,6 +126,8 @@ impl Relay {
             gone: false,
             form,
             begun: Instant::now(),
+            waited: Duration::ZERO,
+            delivered: false,
             created: now(),
             pieces: 0,
             usage: None,
@@ -166,7 +172,8 @@ impl Relay {
         let since = Instant::now();
         loop {
             let idle = self.call.idle_limit().saturating_sub(since.elapsed());
-            let patience = idle.min(self.call.lifetime().saturating_sub(self.begun.elapsed()));
+            let of_the_model = self.begun.elapsed().saturating_sub(self.waited);
+            let patience = idle.min(self.call.lifetime().saturating_sub(of_the_model));
             if patience.is_zero() {
                 return Err(Broken::Model(Class::TimedOut));
             }
@@ -181,9 +188,10 @@ impl Relay {
 
     async fn pass_on_chunk(&mut self, chunk: &Chunk) -> Result<(), Broken> {
         self.usage = chunk.usage.or(self.usage);
+        let mut spoken = false;
         if let Some(choice) = chunk.choices.first() {
             let says_something = |value: &str| !matches!(value, "null" | "\"\"");
-            let spoken =
+            spoken =
                 choice.delta.iter().any(|(name, value)| name != "role" && says_something(value.get()));
             self.pieces = self.pieces.saturating_add(spoken.into());
             self.finish_reason = choice.finish_reason.clone().or(self.finish_reason.take());
@@ -198,20 +206,26 @@ impl Relay {
                 if self.call.keeps_outcome() {
                     self.sent.extend_from_slice(&event);
                 }
-                self.send(event).await
+                self.send(event).await?;
+                self.delivered |= spoken;
+                Ok(())
             }
             None => Ok(()),
         }
     }
 
-    /// Sends an event. A caller that reads nothing for as long as a model may be silent counts as gone. If the outcome
-    /// is stored under an `Idempotency-Key`, the stream is read to its end all the same, so that a retry gets the
+    /// Sends an event. A caller that reads nothing for as long as a model may be silent counts as gone, and so does one
+    /// that has kept the stream waiting for as long in all as its model may take. If the outcome is stored under an `Idempotency-Key`, the stream is read to its end all the same, so that a retry gets the
     /// complete answer.
     async fn send(&mut self, event: Bytes) -> Result<(), Broken> {
         if self.gone {
             return Ok(());
         }
-        match within(self.call.idle_limit(), self.caller.send(event)).await {
+        let since = Instant::now();
+        let patience = self.call.idle_limit().min(self.call.lifetime().saturating_sub(self.waited));
+        let sent = within(patience, self.caller.send(event)).await;
+        self.waited = self.waited.saturating_add(since.elapsed());
+        match sent {
             Some(Ok(())) => Ok(()),
             Some(Err(_)) | None if self.call.keeps_outcome() => {
                 self.gone = true;
@@ -234,7 +248,7 @@ impl Relay {
             latency_ms: self.call.latency().as_millis(),
         });
         // Settled first, so that a caller that has seen the end of the stream finds the call in the job.
-        let (settled, failure) = match self.call.settle(End::Succeeded, &usage, None, &outcome).await {
+        let (settled, failure) = match self.call.settle(End::Succeeded, &usage, self.delivered, None, &outcome).await {
             Ok(settled) => (settled, Ok(())),
             Err(error) => (Settled::default(), Err(error)),
         };
@@ -248,7 +262,7 @@ impl Relay {
     }
 
     async fn break_off(&mut self, end: End, usage: &Usage, failure: Option<&Error>) -> Result<()> {
-        let settlement = self.call.broken_off(end, usage, failure)?;
+        let settlement = self.call.broken_off(end, usage, self.delivered, failure)?;
         // Written before the caller gets the error, since it may then end the job at once.
         settlement.announce().await;
         if let Some(event) = failure.and_then(|failure| self.form.error(failure)) {

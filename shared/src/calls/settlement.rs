@@ -6,7 +6,7 @@ use crate::{
     jobs::Completion,
     litellm::{admin, chat::Usage},
     store::{Function, idempotency::Request, parameters::Json},
-    values::{CallId, CallStatus, JobId, Usd},
+    values::{CallId, CallStatus, JobId},
 };
 use serde::Deserialize;
 use spin_sdk::{time::sleep, wasip3::spawn};
@@ -17,6 +17,18 @@ use std::time::Duration;
 pub struct Settled {
     /// How the job ended, if it was created for the call. `None` also while the database is unavailable.
     pub completion: Option<Completion>,
+}
+
+impl Settled {
+    /// What a caller gets to see of it, who may see costs or not.
+    pub(super) fn seen(mut self, sees_costs: bool) -> Self {
+        if let Some(job) = &mut self.completion
+            && !sees_costs
+        {
+            job.completion.costs.hide();
+        }
+        self
+    }
 }
 
 /// The end of a call. It is written once: a later settlement of the same call changes nothing.
@@ -40,6 +52,8 @@ pub struct Settlement {
 pub(super) struct Ending {
     pub status: CallStatus,
     pub usage: Usage,
+    /// Whether output reached the caller.
+    pub delivered: bool,
     pub latency: Duration,
     /// The models that were tried, as JSON.
     pub attempts: String,
@@ -114,14 +128,7 @@ impl Settlement {
             // If LiteLLM can't be reached, it is asked again.
             let Ok(entries) = admin::spend_of(self.call_id).await else { continue };
             if !entries.is_empty() {
-                let sum =
-                    |part: fn(&admin::Spend) -> i64| entries.iter().map(part).fold(0, i64::saturating_add);
-                self.ending.usage = Usage {
-                    prompt_tokens: sum(|entry| entry.prompt_tokens),
-                    completion_tokens: sum(|entry| entry.completion_tokens),
-                    total_tokens: sum(|entry| entry.total_tokens),
-                    cost: entries.iter().map(|entry| entry.spend).reduce(Usd::saturating_add),
-                };
+                self.ending.usage = admin::sum(&entries);
             }
             // LiteLLM records an entry for each attempt, failed ones included.
             if entries.len() >= self.tried {
@@ -134,8 +141,8 @@ impl Settlement {
     /// The function that settles the call; with `last` false, it writes what is known so far, and another settlement
     /// follows.
     fn function(&self, last: bool) -> Function {
-        let Ending { status, usage, latency, attempts, error } = self.ending.clone();
-        let Usage { prompt_tokens, completion_tokens, total_tokens, cost } = usage;
+        let Ending { status, usage, delivered, latency, attempts, error } = self.ending.clone();
+        let Usage { prompt_tokens, completion_tokens, total_tokens, cost, implausible } = usage;
         let latency_ms = i64::try_from(latency.as_millis()).unwrap_or(i64::MAX);
         macro_rules! settling {
             ($function:ident) => {
@@ -143,14 +150,16 @@ impl Settlement {
                     p_job_id: self.job_id,
                     p_call_id: self.call_id,
                     p_status: status,
-                    p_prompt_tokens: prompt_tokens.max(0),
-                    p_completion_tokens: completion_tokens.max(0),
-                    p_total_tokens: total_tokens.max(0),
-                    p_cost_usd: cost.map(|cost| cost.max(Usd::ZERO)),
+                    p_prompt_tokens: prompt_tokens,
+                    p_completion_tokens: completion_tokens,
+                    p_total_tokens: total_tokens,
+                    p_cost_usd: cost,
                     p_latency_ms: latency_ms,
                     p_attempts: Json(attempts),
                     p_error: error,
                     p_final: last,
+                    p_delivered: delivered,
+                    p_implausible: implausible,
                 ))
             };
         }

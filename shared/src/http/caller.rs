@@ -50,6 +50,10 @@ pub struct TeamKey {
     pub team_id: TeamId,
     /// The key itself, to be sent to LiteLLM.
     pub secret: VirtualKey,
+    /// Whether the team sees costs; `None`: as the deployment has it.
+    costs_visible: Option<bool>,
+    /// Whether the team sees models; `None`: as the deployment has it.
+    models_visible: Option<bool>,
 }
 
 impl Caller {
@@ -61,6 +65,24 @@ impl Caller {
                 Err(Error::new(Code::WrongTeam, format!("API key does not belong to team '{team_id}'")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Whether the caller may see what calls cost in US dollars. A change of that reaches an answer within
+    /// `auth_cache_seconds`.
+    pub async fn sees_costs(&self) -> Result<bool> {
+        match self {
+            Caller::Admin => Ok(true),
+            Caller::Team(key) => key.sees_costs().await,
+        }
+    }
+
+    /// Whether the caller may see the names of models.
+    pub async fn sees_models(&self) -> Result<bool> {
+        match self {
+            Caller::Admin => Ok(true),
+            Caller::Team(TeamKey { models_visible: Some(visible), .. }) => Ok(*visible),
+            Caller::Team(_) => settings::parsed("models_visible_to_teams").await,
         }
     }
 
@@ -82,6 +104,14 @@ impl Caller {
 }
 
 impl TeamKey {
+    /// [`Caller::sees_costs`] of the team.
+    pub async fn sees_costs(&self) -> Result<bool> {
+        match self.costs_visible {
+            Some(visible) => Ok(visible),
+            None => settings::parsed("costs_visible_to_teams").await,
+        }
+    }
+
     /// The actor for functions that change something.
     pub fn actor(&self) -> Actor {
         Actor::Key(self.key_id)
@@ -127,11 +157,11 @@ async fn team(headers: &HeaderMap, checked_again: bool) -> Result<TeamKey> {
     let secret = bearer(headers)?;
     let hash = secret.hash();
     let remembered = if checked_again { remembered(&hash) } else { None };
-    let Entry { key_id, team_id, .. } = match remembered {
+    let Entry { key_id, team_id, costs_visible, models_visible, .. } = match remembered {
         Some(entry) => entry,
         None => ask(&hash).await?,
     };
-    Ok(TeamKey { key_id, team_id, secret })
+    Ok(TeamKey { key_id, team_id, secret, costs_visible, models_visible })
 }
 
 /// Refuses a team whose key may have been revoked since this instance cached it: for a request that has reached no SQL
@@ -203,19 +233,22 @@ async fn look_up(hash: &KeyHash) -> Result<Entry> {
         key_id: KeyId,
         team_id: TeamId,
         status: TeamStatus,
+        costs_visible: Option<bool>,
+        models_visible: Option<bool>,
         /// For a replaced key in its grace period: the seconds that are left of it.
         seconds_left: Option<u64>,
     }
     let since = key_cache::now();
     let found: Option<Found> = function!(lookup_key(p_key_hash: hash.to_vec())).run().await?;
-    let Found { key_id, team_id, status, seconds_left } =
+    let Found { key_id, team_id, status, costs_visible, models_visible, seconds_left } =
         found.ok_or_else(|| Error::new(Code::Unauthenticated, "Invalid API key"))?;
     if status == TeamStatus::Suspended {
         return Err(Error::new(Code::TeamSuspended, format!("Team '{team_id}' is suspended")));
     }
     let lifetime: u64 = settings::parsed("auth_cache_seconds").await.unwrap_or(0);
     let lifetime = seconds_left.map_or(lifetime, |left| left.min(lifetime));
-    let entry = Entry { key_id, team_id, since, until: key_cache::now().saturating_add(lifetime) };
+    let until = key_cache::now().saturating_add(lifetime);
+    let entry = Entry { key_id, team_id, costs_visible, models_visible, since, until };
     if lifetime > 0 {
         key_cache::put(hash, &entry).await;
     }

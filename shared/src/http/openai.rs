@@ -24,10 +24,11 @@ pub struct Usage {
     total_tokens: i64,
 }
 
-impl From<chat::Usage> for Usage {
-    fn from(usage: chat::Usage) -> Self {
-        let chat::Usage { prompt_tokens, completion_tokens, total_tokens, .. } = usage;
-        Self { prompt_tokens, completion_tokens, total_tokens }
+impl Usage {
+    /// What the caller may know of a call's usage; `None`: the provider's numbers can't be true.
+    pub fn of(usage: chat::Usage) -> Option<Self> {
+        let chat::Usage { prompt_tokens, completion_tokens, total_tokens, implausible, .. } = usage;
+        (!implausible).then_some(Self { prompt_tokens, completion_tokens, total_tokens })
     }
 }
 

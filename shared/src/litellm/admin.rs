@@ -3,9 +3,10 @@
 //! The desired state of a team in LiteLLM comes from the database as a whole ([`DesiredTeam`]) and is sent as a whole,
 //! so sending it twice, or again after a failure, does no harm.
 
-use super::{Answer, SendError, Unanswered, master_key, read, send};
+use super::{Answer, SendError, Unanswered, chat::Usage, master_key, read, send};
 use crate::{
     error::{Code, Error, Result},
+    platform::settings,
     values::{CallId, TeamId, Usd, VirtualKey},
 };
 use axum::http::{Method, StatusCode};
@@ -33,6 +34,8 @@ pub struct DesiredTeam {
     pub rpm_limit: Option<i64>,
     /// Tokens per minute; `None`: without limit.
     pub tpm_limit: Option<i64>,
+    /// The team's own limit of open calls; `None`: the deployment's, 0: none.
+    pub max_parallel_requests: Option<i64>,
     /// Whether the team is suspended.
     pub blocked: bool,
     /// The team's keys.
@@ -59,6 +62,15 @@ impl DesiredTeam {
         } else {
             self.models.iter().map(String::as_str).collect()
         }
+    }
+
+    /// The number of requests that LiteLLM lets a key make at once; `None`: without limit.
+    async fn parallel_requests(&self) -> Result<Option<i64>> {
+        let limit = match self.max_parallel_requests {
+            Some(own) => own,
+            None => settings::parsed("limit_open_calls").await?,
+        };
+        Ok(Some(limit).filter(|limit| *limit > 0))
     }
 
     fn limits(&self) -> Value {
@@ -131,6 +143,7 @@ pub async fn generate_key(desired: &DesiredTeam, alias: String) -> Result<Virtua
     let mut body = desired.limits();
     if let Some(body) = body.as_object_mut() {
         body.insert("key_alias".into(), alias.into());
+        body.insert("max_parallel_requests".into(), desired.parallel_requests().await?.into());
     }
     let answer = accepted(ask(Method::POST, "/key/generate", Some(&body)).await?, "/key/generate")?;
     let Generated { key } = understood(answer, "/key/generate")?;
@@ -150,6 +163,7 @@ pub async fn update_team(desired: &DesiredTeam) -> Result<()> {
             // The key is blocked as well as the team: if one of the team's calls ends at this moment, LiteLLM may
             // restore an old copy of the team, but never of a key.
             body.insert("blocked".into(), desired.blocked.into());
+            body.insert("max_parallel_requests".into(), desired.parallel_requests().await?.into());
             if let Some(seconds) = key.seconds_left {
                 body.insert("duration".into(), format!("{seconds}s").into());
             }
@@ -193,26 +207,17 @@ pub async fn known_models() -> Result<BTreeSet<String>> {
     Ok(data.into_iter().map(|model| model.id).collect())
 }
 
-/// LiteLLM's record of one attempt of a call.
-#[derive(Debug, Deserialize)]
-pub struct Spend {
-    /// The cost in US dollars.
-    pub spend: Usd,
-    /// The tokens of the prompt.
-    #[serde(default)]
-    pub prompt_tokens: i64,
-    /// The tokens of the answer.
-    #[serde(default)]
-    pub completion_tokens: i64,
-    /// The tokens of the prompt and the answer.
-    #[serde(default)]
-    pub total_tokens: i64,
-}
-
 /// LiteLLM's records of a call: one for each model that was tried. They appear some seconds after the call.
-pub async fn spend_of(call_id: CallId) -> Result<Vec<Spend>> {
+pub async fn spend_of(call_id: CallId) -> Result<Vec<Usage>> {
     let answer = ask(Method::GET, &format!("/spend/logs?request_id={call_id}"), None::<&()>).await?;
     understood(accepted(answer, "/spend/logs")?, "/spend/logs")
+}
+
+/// The usage of all attempts of a call together. LiteLLM records a cost of 0 where it has no price for a model, so a
+/// cost of 0 for tokens is an unknown one.
+pub fn sum(attempts: &[Usage]) -> Usage {
+    let sum = attempts.iter().fold(Usage::NONE, |sum, attempt| sum.plus(*attempt));
+    if sum.cost == Some(Usd::ZERO) && sum.total_tokens > 0 { Usage { cost: None, ..sum } } else { sum }
 }
 
 /// Whether LiteLLM answers at all.

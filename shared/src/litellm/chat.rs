@@ -4,7 +4,7 @@ use super::{Answer, Envelope, Problem, SendError, Unanswered, read, send, sse};
 use crate::{
     error::{Code, Error},
     platform::time::within,
-    values::{CallId, GroupName, TeamId, Usd, VirtualKey},
+    values::{CallId, GroupName, TeamId, TokenCount, Usd, VirtualKey},
 };
 use axum::http::{Method, StatusCode};
 use bytes::Bytes;
@@ -76,6 +76,11 @@ impl Class {
     pub fn worth_another_model(&self) -> bool {
         use Class::*;
         matches!(self, Unreachable | TimedOut | Overloaded | Failed | UnknownModel)
+    }
+
+    /// Whether the failure is about what the caller sent or has used up.
+    pub fn is_callers_fault(&self) -> bool {
+        matches!(self, Class::BadRequest(_) | Class::BudgetExhausted | Class::RateLimited(_))
     }
 
     /// The caller's error if the call ends with this failure. It names neither models nor providers.
@@ -198,27 +203,103 @@ fn provider_message(message: &str) -> String {
 }
 
 /// The tokens and the cost of an answer.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+///
+/// The numbers come from providers, which say anything. If one of them can't be true, none of them is taken: see
+/// [`Usage::IMPLAUSIBLE`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Box<RawValue>")]
 pub struct Usage {
     /// The tokens of the prompt.
-    #[serde(default)]
     pub prompt_tokens: i64,
     /// The tokens of the answer.
-    #[serde(default)]
     pub completion_tokens: i64,
     /// The tokens of the prompt and the answer.
-    #[serde(default)]
     pub total_tokens: i64,
     /// The cost in US dollars, which a stream's last event has; `None`: unknown, since LiteLLM has no price for the
     /// model.
-    #[serde(default)]
     pub cost: Option<Usd>,
+    /// Whether the numbers were out of bounds, and are unknown therefore.
+    pub implausible: bool,
 }
 
 impl Usage {
     /// The usage of a call without an answer: no tokens, no cost.
     pub const NONE: Usage =
-        Usage { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0, cost: Some(Usd::ZERO) };
+        Usage { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0, cost: Some(Usd::ZERO), implausible: false };
+
+    /// Unknown as a whole, because a number was out of bounds.
+    pub const IMPLAUSIBLE: Usage =
+        Usage { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0, cost: None, implausible: true };
+
+    /// The same with the cost that a header says.
+    fn with_cost(self, header: Option<&str>) -> Self {
+        match header.map(Usd::cost) {
+            _ if self.implausible => self,
+            None => Usage { cost: None, ..self },
+            Some(Some(cost)) => Usage { cost: Some(cost), ..self },
+            Some(None) => Usage::IMPLAUSIBLE,
+        }
+    }
+
+    /// The usage of two attempts together.
+    pub fn plus(self, other: Usage) -> Usage {
+        let sum = |a: i64, b: i64| a.checked_add(b).filter(|sum| *sum <= TokenCount::MAX);
+        let plausible = !self.implausible && !other.implausible;
+        let tokens = (
+            sum(self.prompt_tokens, other.prompt_tokens),
+            sum(self.completion_tokens, other.completion_tokens),
+            sum(self.total_tokens, other.total_tokens),
+        );
+        let (Some(prompt_tokens), Some(completion_tokens), Some(total_tokens)) = tokens else {
+            return Usage::IMPLAUSIBLE;
+        };
+        let cost = match (self.cost, other.cost) {
+            (Some(cost), Some(more)) => match cost.saturating_add(more).plausible_cost() {
+                None => return Usage::IMPLAUSIBLE,
+                sum => sum,
+            },
+            _ => None,
+        };
+        if plausible {
+            Usage { prompt_tokens, completion_tokens, total_tokens, cost, implausible: false }
+        } else {
+            Usage::IMPLAUSIBLE
+        }
+    }
+}
+
+impl From<Box<RawValue>> for Usage {
+    fn from(said: Box<RawValue>) -> Self {
+        #[derive(Deserialize)]
+        struct Said {
+            #[serde(default)]
+            prompt_tokens: Option<TokenCount>,
+            #[serde(default)]
+            completion_tokens: Option<TokenCount>,
+            #[serde(default)]
+            total_tokens: Option<TokenCount>,
+            // In LiteLLM's log it is called `spend`.
+            #[serde(default, alias = "spend")]
+            cost: Option<Usd>,
+            #[serde(default)]
+            implausible: bool,
+        }
+        let tokens = |count: Option<TokenCount>| count.map_or(0, TokenCount::get);
+        match serde_json::from_str(said.get()) {
+            Ok(Said { prompt_tokens, completion_tokens, total_tokens, cost, implausible: false })
+                if cost.is_none_or(|cost| cost.plausible_cost().is_some()) =>
+            {
+                Usage {
+                    prompt_tokens: tokens(prompt_tokens),
+                    completion_tokens: tokens(completion_tokens),
+                    total_tokens: tokens(total_tokens),
+                    cost: cost.and_then(Usd::plausible_cost),
+                    implausible: false,
+                }
+            }
+            _ => Usage::IMPLAUSIBLE,
+        }
+    }
 }
 
 /// A buffered answer of a model.
@@ -291,8 +372,7 @@ pub fn completion(answer: &Answer) -> Result<Completion, Failure> {
     }
     let whole: Whole = serde_json::from_slice(&answer.body).map_err(Failure::unreadable)?;
     let choice = whole.choices.into_iter().next().ok_or_else(|| Failure::unreadable("no choice in it"))?;
-    let cost = answer.header("x-litellm-response-cost").and_then(Usd::parse);
-    let usage = Usage { cost, ..whole.usage.unwrap_or_default() };
+    let usage = whole.usage.unwrap_or_default().with_cost(answer.header("x-litellm-response-cost"));
     Ok(Completion { message: choice.message, finish_reason: choice.finish_reason, usage })
 }
 

@@ -149,10 +149,12 @@ fn failure(statement: &str, error: PgError) -> Error {
 fn server_failure(statement: &str, error: &DbError) -> Error {
     if let Some(code) = Code::from_sqlstate(&error.code) {
         let failure = Error::new(code, error.message.clone());
-        return if matches!(code, Code::InProgress | Code::IdempotencyInProgress) {
-            failure.retry_after(1)
-        } else {
-            failure
+        // Of a limit, the detail says after how many seconds a retry may succeed.
+        let seconds = error.detail.as_deref().and_then(|detail| detail.parse::<u32>().ok());
+        return match (code, seconds) {
+            (Code::InProgress | Code::IdempotencyInProgress, _) => failure.retry_after(1),
+            (Code::RateLimited | Code::TooManyCalls, Some(seconds)) => failure.retry_after(seconds),
+            _ => failure,
         };
     }
     // The error's detail may contain values of the request, so it is not logged.

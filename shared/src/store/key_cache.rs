@@ -22,6 +22,12 @@ pub struct Entry {
     pub key_id: KeyId,
     /// Its team.
     pub team_id: TeamId,
+    /// Whether the team sees costs; `None`: as the deployment has it.
+    #[serde(default)]
+    pub costs_visible: Option<bool>,
+    /// Whether the team sees models; `None`: as the deployment has it.
+    #[serde(default)]
+    pub models_visible: Option<bool>,
     /// When the database was asked, in seconds since 1970 (UTC).
     pub since: u64,
     /// When the entry expires, in seconds since 1970 (UTC).

@@ -2,15 +2,18 @@
 //!
 //! Uses `store`, `litellm` and `http`. The components and `calls` use it.
 
+pub mod limits;
 pub mod sync;
 
 use crate::{
     litellm::admin::DesiredTeam,
     values::{
-        AccessGroupName, BillingMode, BudgetMode, GroupName, KeyId, OrganizationId, TeamId, TeamStatus, Usd,
+        AccessGroupName, BillingMode, BudgetMode, ChargeWhen, GroupName, KeyId, OrganizationId, TeamId,
+        TeamStatus, Usd,
     },
 };
 use serde::{Deserialize, Serialize};
+use limits::Limits;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -31,8 +34,9 @@ pub struct Team {
     pub model_groups: Vec<GroupName>,
     /// The access groups assigned to the team, in order.
     pub access_groups: Vec<AccessGroupName>,
-    /// All models of all those groups, which the team's keys may use with LiteLLM directly.
-    pub allowed_models: Vec<String>,
+    /// All models of all those groups, which the team's keys may use with LiteLLM directly; `null`: the team may not
+    /// see them.
+    pub allowed_models: Option<Vec<String>>,
     /// The model group of calls that name none; `null`: the team's first model group.
     pub default_model_group: Option<GroupName>,
     /// Whether jobs can be created without available credits.
@@ -45,12 +49,22 @@ pub struct Team {
     pub credits_per_dollar: Usd,
     /// Tokens of consumption for one credit, if `billing_mode` is `consumption_tokens`.
     pub tokens_per_credit: i64,
+    /// Credits for 1,000 tokens of calls whose cost is unknown, if `billing_mode` is `consumption_usd`.
+    pub credits_per_1k_tokens_unpriced: Usd,
+    /// Which jobs are charged.
+    pub charge_when: ChargeWhen,
     /// The customer's price in US dollars, in addition to the credits; `null`: none.
     #[schema(value_type = Option<Object>)]
     pub pricing: Option<Box<RawValue>>,
     /// The URL that alerts are sent to; `null`: they are not sent.
     pub webhook_url: Option<String>,
-    /// LiteLLM's budget in US dollars; `null`: without limit.
+    /// The team's own limits.
+    pub limits: Limits,
+    /// Whether the team sees what its calls cost in US dollars; `null`: as the deployment has it.
+    pub costs_visible_to_teams: Option<bool>,
+    /// Whether the team sees the names of models; `null`: as the deployment has it.
+    pub models_visible_to_teams: Option<bool>,
+    /// LiteLLM's budget in US dollars: what was set, or else what the credits are worth; `null`: without limit.
     pub max_budget: Option<Usd>,
     /// How often the spending that counts against LiteLLM's budget is reset; `null`: never.
     pub budget_duration: Option<String>,

@@ -17,10 +17,10 @@ pub use ids::{
 };
 pub use metadata::{Metadata, check_storable};
 pub use money::Usd;
-pub use numbers::{Amount, CreditCount, Limit, Whole};
+pub use numbers::{Amount, CreditCount, Limit, TokenCount, Whole};
 pub use text::{Label, Name, Prose, Text};
 pub use virtual_key::VirtualKey;
 pub use words::{
-    AlertKind, BillingMode, BudgetMode, CallStatus, FinalStatus, GroupStatus, JobStatus, RefillPeriod,
-    TeamStatus, TransactionType, Word,
+    AlertKind, BillingMode, BudgetMode, CallStatus, ChargeWhen, FinalStatus, GroupStatus, JobStatus,
+    RefillMode, RefillPeriod, TeamStatus, TransactionType, Word,
 };

@@ -30,6 +30,18 @@ impl Usd {
             .map(Self)
     }
 
+    /// Reads the cost of a call as LiteLLM tells it: 0 to 1,000,000 US dollars, rounded to twelve decimals, since
+    /// LiteLLM calculates with floats.
+    pub fn cost(text: &str) -> Option<Self> {
+        Usd::parse(text)?.plausible_cost()
+    }
+
+    /// The amount as the cost of a call, if it can be one: see [`Usd::cost`].
+    pub fn plausible_cost(self) -> Option<Self> {
+        let plausible = (Decimal::ZERO..=Decimal::from(1_000_000)).contains(&self.0);
+        plausible.then(|| Usd(self.0.round_dp(12).normalize()))
+    }
+
     /// [`Usd::parse`] of a text that is short enough to be read without rounding: a caller's number is accepted exactly
     /// or not at all.
     pub fn parse_exactly(text: &str) -> Option<Self> {
@@ -77,6 +89,22 @@ mod tests {
         }
         for text in ["", "None", "nan", "1,5"] {
             assert_eq!(Usd::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cost_is_plausible_and_rounded() {
+        for (text, expected) in [
+            ("0.0000092999999999999995", Some("0.0000093")),
+            ("1e6", Some("1000000")),
+            ("0", Some("0")),
+            ("1e-13", Some("0")),
+            ("-0.01", None),
+            ("1000000.01", None),
+            ("1e300", None),
+            ("inf", None),
+        ] {
+            assert_eq!(Usd::cost(text).map(|usd| usd.to_string()).as_deref(), expected, "{text}");
         }
     }
 

@@ -19,12 +19,18 @@ pub type Amount = Whole<1, 1_000_000_000>;
 /// A limit of requests, tokens or jobs: 1 to 1,000,000,000.
 pub type Limit = Whole<1, 1_000_000_000>;
 
+/// The tokens that a provider says a call has used: 0 to 1,000,000,000.
+pub type TokenCount = Whole<0, 1_000_000_000>;
+
 impl<const MIN: i64, const MAX: i64> Whole<MIN, MAX> {
     /// A number that is checked at compile time to be in the range.
     pub const fn new(number: i64) -> Self {
         assert!(MIN <= number && number <= MAX);
         Self(number)
     }
+
+    /// The greatest number of the range.
+    pub const MAX: i64 = MAX;
 
     /// The number.
     pub const fn get(self) -> i64 {

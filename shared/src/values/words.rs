@@ -84,21 +84,21 @@ words! {
         InProgress = "in_progress",
         /// It ended successfully.
         Completed = "completed",
-        /// It failed. No credits are deducted.
+        /// It failed.
         Failed = "failed",
-        /// It was cancelled. No credits are deducted.
+        /// It was cancelled.
         Cancelled = "cancelled",
-        /// Its deadline passed. No credits are deducted.
+        /// Its deadline passed.
         Expired = "expired",
     }
 
     /// How a caller can end a job.
     FinalStatus {
-        /// It ended successfully. Credits are deducted unless one of its calls failed.
+        /// It ended successfully. Credits are deducted unless one of its calls failed, or all of them were refused.
         Completed = "completed",
-        /// It failed. No credits are deducted.
+        /// It failed. No credits are deducted, unless the team's `charge_when` is `delivered`.
         Failed = "failed",
-        /// It was cancelled. No credits are deducted.
+        /// It was cancelled. No credits are deducted, unless the team's `charge_when` is `delivered`.
         Cancelled = "cancelled",
     }
 
@@ -108,9 +108,11 @@ words! {
         Open = "open",
         /// A model answered.
         Succeeded = "succeeded",
-        /// No model answered.
+        /// No model answered, through no fault of the caller.
         Failed = "failed",
-        /// The caller closed the connection, or the job ended first.
+        /// It was refused because of what the caller sent or has used up (a budget, a rate limit).
+        Refused = "refused",
+        /// The caller closed the connection, read nothing for too long, or the job ended first.
         Cancelled = "cancelled",
         /// Its end was not recorded before its deadline.
         Abandoned = "abandoned",
@@ -148,6 +150,22 @@ words! {
         ConsumptionTokens = "consumption_tokens",
     }
 
+    /// Which jobs are charged.
+    ChargeWhen {
+        /// Jobs that were completed without a failed call.
+        Completed = "completed",
+        /// Also all other jobs in which a call delivered output, however they ended.
+        Delivered = "delivered",
+    }
+
+    /// What an automatic refill does.
+    RefillMode {
+        /// It adds the amount, up to a remaining of `cap`.
+        Add = "add",
+        /// It makes the amount the remaining: a greater remaining expires.
+        ResetTo = "reset_to",
+    }
+
     /// Why a balance changed.
     TransactionType {
         /// The admin added credits.
@@ -182,6 +200,8 @@ words! {
         Credits100Percent = "credits_100_percent",
         /// The team was suspended.
         TeamSuspended = "team_suspended",
+        /// LiteLLM has no price for a model whose cost a job is charged by.
+        UnpricedModel = "unpriced_model",
     }
 }
 

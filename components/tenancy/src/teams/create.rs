@@ -9,10 +9,7 @@
 //! if this request could release its lease, otherwise when the lease has expired. A team is deleted in LiteLLM only if
 //! it carries the row's marker, so a team that somebody else created there is never touched.
 
-use super::{
-    budget,
-    values::{Budget, BudgetDuration, Pricing, Rate, WebhookUrl},
-};
+use super::values::{Budget, BudgetDuration, NewLimits, Pricing, Rate, UnpricedRate, WebhookUrl};
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -25,8 +22,8 @@ use shared::{
     store::{Function, parameters::Json as JsonParameter},
     teams::Team,
     values::{
-        AccessGroupName, BillingMode, BudgetMode, CreditCount, GroupName, Limit, Metadata, Name,
-        OrganizationId, TeamId, VirtualKey,
+        AccessGroupName, BillingMode, BudgetMode, ChargeWhen, CreditCount, GroupName, Limit, Metadata, Name,
+        OrganizationId, TeamId, Usd, VirtualKey,
     },
 };
 use utoipa::ToSchema;
@@ -58,9 +55,9 @@ pub struct CreateTeam {
     /// Whether jobs can be created without available credits; `hard` unless it is given.
     #[serde(default = "hard")]
     budget_mode: BudgetMode,
-    /// How often the spending that counts against LiteLLM's budget is reset; without it, never.
+    /// How often the spending that counts against LiteLLM's budget is reset; without it, never. Needs `max_budget`.
     budget_duration: Option<BudgetDuration>,
-    /// LiteLLM's budget in US dollars; without it, the value of the team's credits.
+    /// LiteLLM's budget in US dollars; without it, it is always what the team's credits are worth.
     max_budget: Option<Budget>,
     /// Requests per minute; without it, there is no limit.
     rpm_limit: Option<Limit>,
@@ -76,10 +73,22 @@ pub struct CreateTeam {
     credits_per_dollar: Option<Rate>,
     /// Tokens of consumption for one credit, if `billing_mode` is `consumption_tokens`; 10,000 unless it is given.
     tokens_per_credit: Option<Limit>,
+    /// Credits for 1,000 tokens of calls whose cost is unknown, if `billing_mode` is `consumption_usd`; 1 unless it is
+    /// given.
+    credits_per_1k_tokens_unpriced: Option<UnpricedRate>,
+    /// Which jobs are charged; `completed` unless it is given.
+    #[serde(default = "completed")]
+    charge_when: ChargeWhen,
     /// The customer's price in US dollars, in addition to the credits; without it, there is none.
     pricing: Option<Pricing>,
     /// The URL that alerts are sent to; without it, they are not sent.
     webhook_url: Option<WebhookUrl>,
+    /// The team's own limits, in place of the deployment's.
+    limits: Option<NewLimits>,
+    /// Whether the team sees what its calls cost in US dollars; without it, as the deployment has it.
+    costs_visible_to_teams: Option<bool>,
+    /// Whether the team sees the names of models; without it, as the deployment has it.
+    models_visible_to_teams: Option<bool>,
     /// The admin's own data about the team.
     #[serde(default)]
     metadata: Metadata,
@@ -95,6 +104,10 @@ fn hard() -> BudgetMode {
 
 fn job_based() -> BillingMode {
     BillingMode::JobBased
+}
+
+fn completed() -> ChargeWhen {
+    ChargeWhen::Completed
 }
 
 /// The `tokens_per_credit` of a team whose creator gives none.
@@ -133,7 +146,7 @@ impl CreatedTeam {
             team_alias: team.team_alias,
             model_groups: team.model_groups,
             access_groups: team.access_groups,
-            allowed_models: team.allowed_models,
+            allowed_models: team.allowed_models.unwrap_or_default(),
             credits_allocated: team.credits.credits_allocated,
             credits_remaining: team.credits.credits_remaining,
             virtual_key,
@@ -202,13 +215,6 @@ pub async fn create(mutation: Mutation, Body(new): Body<CreateTeam>) -> Result<J
 async fn beginning(new: CreateTeam, attempt: Uuid) -> Result<Function> {
     let team_id = new.team_id.unwrap_or_else(|| TeamId::generated(attempt));
     let alias = new.team_alias.map_or_else(|| team_id.to_string(), |alias| alias.to_string());
-    let max_budget = match new.max_budget {
-        Some(Budget(explicit)) => Some(explicit),
-        None => {
-            let rate = settings::parsed("usd_per_credit").await?;
-            budget(rate, new.credits_allocated, new.budget_mode, new.credit_limit)?
-        }
-    };
     let spec = json!({
         "organization_id": new.organization_id,
         "team_id": team_id,
@@ -218,13 +224,20 @@ async fn beginning(new: CreateTeam, attempt: Uuid) -> Result<Function> {
         "default_model_group": new.default_model_group,
         "budget_mode": new.budget_mode,
         "credit_limit": new.credit_limit,
-        "max_budget": max_budget.map(|budget| budget.to_string()),
+        "credits_allocated": new.credits_allocated,
+        "usd_per_credit": settings::parsed::<Usd>("usd_per_credit").await?.to_string(),
+        "max_budget": new.max_budget.map(|budget| budget.0.to_string()),
         "budget_duration": new.budget_duration,
         "rpm_limit": new.rpm_limit,
         "tpm_limit": new.tpm_limit,
         "billing_mode": new.billing_mode,
         "credits_per_dollar": new.credits_per_dollar.unwrap_or(Rate::DEFAULT).0.to_string(),
         "tokens_per_credit": new.tokens_per_credit.unwrap_or(TOKENS_PER_CREDIT),
+        "credits_per_1k_tokens_unpriced": new.credits_per_1k_tokens_unpriced.map(|rate| rate.0.to_string()),
+        "charge_when": new.charge_when,
+        "limits": new.limits,
+        "costs_visible_to_teams": new.costs_visible_to_teams,
+        "models_visible_to_teams": new.models_visible_to_teams,
         "pricing": new.pricing,
         "webhook_url": new.webhook_url,
     });

@@ -3,7 +3,8 @@
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::value::RawValue;
-use shared::values::{Limit, Usd};
+use serde_with::{rust::double_option, skip_serializing_none};
+use shared::values::{Limit, Usd, Whole};
 use utoipa::ToSchema;
 
 /// A period as LiteLLM reads it: a number and `s`, `m`, `h`, `d` or `w`, such as `24h` or `30d`, or `1mo`. LiteLLM
@@ -82,6 +83,54 @@ impl Serialize for Rate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }
+}
+
+/// Credits for 1,000 tokens whose cost is unknown, 0 to 1,000,000.
+#[derive(Clone, Copy, ToSchema)]
+#[schema(value_type = f64, minimum = 0, maximum = 1_000_000, example = 1)]
+pub struct UnpricedRate(pub Usd);
+
+impl<'de> Deserialize<'de> for UnpricedRate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        decimal(deserializer, Decimal::ZERO, Decimal::from(1_000_000)).map(|rate| Self(Usd(rate)))
+    }
+}
+
+impl Serialize for UnpricedRate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+/// The greatest number of something that a team may have: 0 to 1,000,000,000; 0 is no limit.
+type Most = Whole<0, 1_000_000_000>;
+
+/// Limits to set. Members that are left out stay as they are; `null` takes the deployment's limit, and 0 is no limit.
+#[skip_serializing_none]
+#[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"open_calls": 32, "cost_usd_per_job": 2.5}))]
+pub struct NewLimits {
+    /// How many calls a job may make.
+    #[serde(default, with = "double_option")]
+    #[schema(value_type = Option<Most>)]
+    calls_per_job: Option<Option<Most>>,
+    /// How many calls of a job may be open at once.
+    #[serde(default, with = "double_option")]
+    #[schema(value_type = Option<Most>)]
+    open_calls_per_job: Option<Option<Most>>,
+    /// How many calls of the team may be open at once.
+    #[serde(default, with = "double_option")]
+    #[schema(value_type = Option<Most>)]
+    open_calls: Option<Option<Most>>,
+    /// How many jobs of the team may be open at once.
+    #[serde(default, with = "double_option")]
+    #[schema(value_type = Option<Most>)]
+    open_jobs: Option<Option<Most>>,
+    /// How many US dollars a job may cost.
+    #[serde(default, with = "double_option")]
+    #[schema(value_type = Option<Budget>)]
+    cost_usd_per_job: Option<Option<Budget>>,
 }
 
 /// The URL that alerts are sent to: `http` or `https`, without credentials and fragment, at most 2000 ASCII characters.
