@@ -1,4 +1,4 @@
-//! Organizations, model groups, access groups, teams and their keys.
+//! Organizations, teams and their keys.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,9 +8,7 @@
     clippy::too_many_lines
 )]
 
-mod access_groups;
 mod keys;
-mod model_groups;
 mod organizations;
 mod teams;
 
@@ -26,20 +24,6 @@ pub static API: LazyLock<Api> = LazyLock::new(|| {
         Admin: organizations::update,
         Admin: organizations::delete,
         Admin: organizations::teams,
-        Admin: model_groups::create,
-        AdminOrTeam: model_groups::list,
-        AdminOrTeam: model_groups::get,
-        Admin: model_groups::update,
-        Admin: model_groups::delete,
-        Admin: model_groups::models,
-        Admin: model_groups::set_models,
-        AdminOrTeam: model_groups::resolve,
-        Admin: access_groups::create,
-        Admin: access_groups::list,
-        Admin: access_groups::get,
-        Admin: access_groups::update,
-        Admin: access_groups::set_model_groups,
-        Admin: access_groups::delete,
         Admin: teams::create,
         Admin: teams::list,
         AdminOrTeam: teams::get,

@@ -27,8 +27,9 @@ use std::{
 use utoipa::openapi::HttpMethod;
 
 /// The components with a documented API, in reading order, by their name in `spin.toml`.
-static COMPONENTS: [(&str, &LazyLock<Api>); 9] = [
+static COMPONENTS: [(&str, &LazyLock<Api>); 10] = [
     ("tenancy", &tenancy::API),
+    ("model-groups", &model_groups::API),
     ("credits", &credits::API),
     ("jobs", &jobs::API),
     ("llm-call", &llm_call::API),
