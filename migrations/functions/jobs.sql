@@ -225,9 +225,12 @@ CREATE OR REPLACE FUNCTION charged_this_month(p_team_id text) RETURNS bigint LAN
 $$;
 
 -- `job_revenue` of a job that is being charged. Every charge to a team locks its account first, so the count is exact.
-CREATE OR REPLACE FUNCTION revenue_of(j jobs, t terms) RETURNS numeric LANGUAGE plpgsql STABLE AS $$
+-- `p_uncounted`: the jobs that this transaction has charged and not counted yet.
+CREATE OR REPLACE FUNCTION revenue_of(j jobs, t terms, p_uncounted bigint DEFAULT 0)
+RETURNS numeric LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN job_revenue(j, t, CASE t.pricing ->> 'mode' WHEN 'tiered' THEN charged_this_month(j.team_id) END);
+    RETURN job_revenue(j, t, CASE t.pricing ->> 'mode'
+        WHEN 'tiered' THEN charged_this_month(j.team_id) + p_uncounted END);
 END $$;
 
 -- Ends a job. Its credits are deducted if it is to be charged (see `job_is_charged`), and its reservation is released.
