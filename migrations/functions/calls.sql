@@ -163,7 +163,7 @@ DECLARE
         AND p_prompt_tokens BETWEEN 0 AND 1000000000 AND p_completion_tokens BETWEEN 0 AND 1000000000
         AND p_total_tokens BETWEEN 0 AND 1000000000 AND coalesce(p_cost_usd BETWEEN 0 AND 1000000, true);
     v_tokens bigint := CASE WHEN v_known THEN p_total_tokens ELSE 0 END;
-    v_cost numeric := CASE WHEN v_known THEN round(p_cost_usd, 12) END;
+    v_cost numeric := CASE WHEN v_known THEN trim_scale(round(p_cost_usd, 12)) END;
     v_cost_change numeric;
     v_new settling;
     v_job jobs;
