@@ -76,7 +76,7 @@ CREATE OR REPLACE FUNCTION job_costs(j jobs, t terms, p_charged bigint, p_remain
 RETURNS json LANGUAGE sql STABLE AS $$
     SELECT json_build_object(
         'total_calls', j.total_calls, 'successful_calls', j.successful_calls, 'failed_calls', j.failed_calls,
-        'refused_calls', j.refused_calls, 'total_tokens', j.total_tokens, 
+        'refused_calls', j.refused_calls, 'total_tokens', j.total_tokens,
         'total_cost_usd', job_cost(j), 'unpriced_calls', j.total_calls - j.priced_calls,
         'avg_latency_ms', job_latency(j),
         'credit_applied', p_charged > 0, 'credits_charged', p_charged, 'credits_refunded', 0,

@@ -127,8 +127,8 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
         'latency_bounds', latency_bounds(),
         'calls', (SELECT coalesce(json_agg(json_build_object(
                 'model_group', model_group, 'succeeded', succeeded, 'failed', failed, 'refused', refused,
-                'cancelled', cancelled, 'abandoned', abandoned, 'tokens', tokens, 'cost_usd', cost_usd, 'latency_ms', latency_ms,
-                'latency_counts', latency_counts) ORDER BY model_group), '[]')
+                'cancelled', cancelled, 'abandoned', abandoned, 'tokens', tokens, 'cost_usd', cost_usd,
+                'latency_ms', latency_ms, 'latency_counts', latency_counts) ORDER BY model_group), '[]')
             FROM (
                 SELECT model_group, sum(succeeded) AS succeeded, sum(failed) AS failed, sum(refused) AS refused,
                        sum(cancelled) AS cancelled, sum(abandoned) AS abandoned, sum(tokens) AS tokens,
