@@ -336,8 +336,8 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION settle_job_with_call TO llm_jobs_application;
 
--- Takes up to `p_limit` calls that ended without a cost, to ask LiteLLM for it: [{job_id, call_id, last}]. The next time
--- comes when a call is twice as old as now, at most a day later. `last`: there is no next time.
+-- Takes up to `p_limit` calls that ended without a cost, to ask LiteLLM for it: [{job_id, call_id, last}]. The next
+-- time comes when a call is twice as old as now, at most a day later. `last`: there is no next time.
 CREATE OR REPLACE FUNCTION take_unpriced_calls(p_limit bigint) RETURNS json LANGUAGE sql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     WITH due AS (

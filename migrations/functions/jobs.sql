@@ -89,8 +89,8 @@ BEGIN
         CASE WHEN p_job.status IN ('pending', 'in_progress') THEN 'expired' ELSE p_job.status END));
 END $$;
 
--- Whether a job that has ended is charged: it was completed, none of its calls failed, and not all of them were refused;
--- or, by its terms, because a call delivered output.
+-- Whether a job that has ended is charged: it was completed, none of its calls failed, and not all of them were
+-- refused; or, by its terms, because a call delivered output.
 CREATE OR REPLACE FUNCTION job_is_charged(j jobs, t terms) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT (j.status = 'completed' AND j.failed_calls = 0
             AND (j.refused_calls = 0 OR j.refused_calls < j.total_calls))
@@ -234,8 +234,8 @@ BEGIN
 END $$;
 
 -- Ends a job. Its credits are deducted if it is to be charged (see `job_is_charged`), and its reservation is released.
--- Repeating the request gets the same answer, but for what the job is charged, which is as of now: {completion, alerts},
--- where `alerts` says whether alerts are due for delivery.
+-- Repeating the request gets the same answer, but for what the job is charged, which is as of now: {completion,
+-- alerts}, where `alerts` says whether alerts are due for delivery.
 CREATE OR REPLACE FUNCTION complete_job(
     p_actor text, p_job_id uuid, p_status text, p_metadata json, p_error_message text
 ) RETURNS json LANGUAGE plpgsql

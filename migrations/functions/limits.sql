@@ -21,8 +21,8 @@ CREATE OR REPLACE FUNCTION extra_calls(p_status text, p_open_calls bigint) RETUR
 $$;
 
 -- `p_job` is the job after the call was added to it. The open calls are only counted where there may be too many:
--- `held + extra_calls` is never less than their number. Those who count wait for each other. The account is only changed
--- where a job has several open calls, so that other calls of a team don't wait.
+-- `held + extra_calls` is never less than their number. Those who count wait for each other. The account is only
+-- changed where a job has several open calls, so that other calls of a team don't wait.
 CREATE OR REPLACE FUNCTION check_open_calls(p_job jobs, p_open_calls bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_most bigint;

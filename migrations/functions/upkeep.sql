@@ -1,9 +1,9 @@
 -- Sweeping: ending what is overdue.
 
 -- Sweeps a team: jobs past their deadline expire and release their reservation (and are charged if their terms say so),
--- calls past their deadline are abandoned, and automatic refills that are due are made, one for each period. Everything
--- that shows or uses a team's credits calls this first. Costs three index look-ups when nothing is due. Answers how many
--- jobs expired.
+-- calls past their deadline are abandoned, and automatic refills that are due are made, one for each period.
+-- Everything that shows or uses a team's credits calls this first. Costs three index look-ups when nothing is due.
+-- Answers how many jobs expired.
 CREATE OR REPLACE FUNCTION sweep_team(p_team_id text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     -- No job is open for longer than 30 days, so older months need not be searched.
