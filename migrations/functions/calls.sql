@@ -163,7 +163,7 @@ DECLARE
         AND p_prompt_tokens BETWEEN 0 AND 1000000000 AND p_completion_tokens BETWEEN 0 AND 1000000000
         AND p_total_tokens BETWEEN 0 AND 1000000000 AND coalesce(p_cost_usd BETWEEN 0 AND 1000000, true);
     v_tokens bigint := CASE WHEN v_known THEN p_total_tokens ELSE 0 END;
-    v_cost numeric := CASE WHEN v_known THEN round(p_cost_usd, 12) END;
+    v_cost numeric := CASE WHEN v_known THEN trim_scale(round(p_cost_usd, 12)) END;
     v_cost_change numeric;
     v_new settling;
     v_job jobs;
@@ -336,8 +336,8 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION settle_job_with_call TO llm_jobs_application;
 
--- Takes up to `p_limit` calls that ended without a cost, to ask LiteLLM for it: [{job_id, call_id, last}]. The next time
--- comes when a call is twice as old as now, at most a day later. `last`: there is no next time.
+-- Takes up to `p_limit` calls that ended without a cost, to ask LiteLLM for it: [{job_id, call_id, last}]. The next
+-- time comes when a call is twice as old as now, at most a day later. `last`: there is no next time.
 CREATE OR REPLACE FUNCTION take_unpriced_calls(p_limit bigint) RETURNS json LANGUAGE sql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     WITH due AS (

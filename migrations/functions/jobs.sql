@@ -76,7 +76,7 @@ CREATE OR REPLACE FUNCTION job_costs(j jobs, t terms, p_charged bigint, p_remain
 RETURNS json LANGUAGE sql STABLE AS $$
     SELECT json_build_object(
         'total_calls', j.total_calls, 'successful_calls', j.successful_calls, 'failed_calls', j.failed_calls,
-        'refused_calls', j.refused_calls, 'total_tokens', j.total_tokens, 
+        'refused_calls', j.refused_calls, 'total_tokens', j.total_tokens,
         'total_cost_usd', job_cost(j), 'unpriced_calls', j.total_calls - j.priced_calls,
         'avg_latency_ms', job_latency(j),
         'credit_applied', p_charged > 0, 'credits_charged', p_charged, 'credits_refunded', 0,
@@ -89,8 +89,8 @@ BEGIN
         CASE WHEN p_job.status IN ('pending', 'in_progress') THEN 'expired' ELSE p_job.status END));
 END $$;
 
--- Whether a job that has ended is charged: it was completed, none of its calls failed, and not all of them were refused;
--- or, by its terms, because a call delivered output.
+-- Whether a job that has ended is charged: it was completed, none of its calls failed, and not all of them were
+-- refused; or, by its terms, because a call delivered output.
 CREATE OR REPLACE FUNCTION job_is_charged(j jobs, t terms) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT (j.status = 'completed' AND j.failed_calls = 0
             AND (j.refused_calls = 0 OR j.refused_calls < j.total_calls))
@@ -225,14 +225,17 @@ CREATE OR REPLACE FUNCTION charged_this_month(p_team_id text) RETURNS bigint LAN
 $$;
 
 -- `job_revenue` of a job that is being charged. Every charge to a team locks its account first, so the count is exact.
-CREATE OR REPLACE FUNCTION revenue_of(j jobs, t terms) RETURNS numeric LANGUAGE plpgsql STABLE AS $$
+-- `p_uncounted`: the jobs that this transaction has charged and not counted yet.
+CREATE OR REPLACE FUNCTION revenue_of(j jobs, t terms, p_uncounted bigint DEFAULT 0)
+RETURNS numeric LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN job_revenue(j, t, CASE t.pricing ->> 'mode' WHEN 'tiered' THEN charged_this_month(j.team_id) END);
+    RETURN job_revenue(j, t, CASE t.pricing ->> 'mode'
+        WHEN 'tiered' THEN charged_this_month(j.team_id) + p_uncounted END);
 END $$;
 
 -- Ends a job. Its credits are deducted if it is to be charged (see `job_is_charged`), and its reservation is released.
--- Repeating the request gets the same answer, but for what the job is charged, which is as of now: {completion, alerts},
--- where `alerts` says whether alerts are due for delivery.
+-- Repeating the request gets the same answer, but for what the job is charged, which is as of now: {completion,
+-- alerts}, where `alerts` says whether alerts are due for delivery.
 CREATE OR REPLACE FUNCTION complete_job(
     p_actor text, p_job_id uuid, p_status text, p_metadata json, p_error_message text
 ) RETURNS json LANGUAGE plpgsql

@@ -1,7 +1,7 @@
 -- Virtual keys.
 
--- The key with this digest and its team: {key_id, team_id, status, costs_visible, models_visible, seconds_left}; NULL if
--- there is no such key or it is revoked. `seconds_left` is how long a replaced key still works; for other keys it is
+-- The key with this digest and its team: {key_id, team_id, status, costs_visible, models_visible, seconds_left}; NULL
+-- if there is no such key or it is revoked. `seconds_left` is how long a replaced key still works; for other keys it is
 -- NULL.
 CREATE OR REPLACE FUNCTION lookup_key(p_key_hash bytea) RETURNS json LANGUAGE sql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$

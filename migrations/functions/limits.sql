@@ -21,11 +21,12 @@ CREATE OR REPLACE FUNCTION extra_calls(p_status text, p_open_calls bigint) RETUR
 $$;
 
 -- `p_job` is the job after the call was added to it. The open calls are only counted where there may be too many:
--- `held + extra_calls` is never less than their number. The account is only changed where a job has several open calls,
--- so that other calls of a team don't wait for each other.
+-- `held + extra_calls` is never less than their number. Those who count wait for each other. The account is only
+-- changed where a job has several open calls, so that other calls of a team don't wait.
 CREATE OR REPLACE FUNCTION check_open_calls(p_job jobs, p_open_calls bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_most bigint;
+    v_open bigint;
 BEGIN
     IF p_job.open_calls > 1 THEN
         UPDATE credit_accounts SET extra_calls = extra_calls + 1
@@ -33,10 +34,16 @@ BEGIN
     ELSE
         SELECT held + extra_calls INTO v_most FROM credit_accounts WHERE team_id = p_job.team_id;
     END IF;
-    IF v_most > p_open_calls AND p_open_calls < (
-        SELECT count(*) FROM calls WHERE team_id = p_job.team_id AND status = 'open' AND deadline > now()) THEN
-        PERFORM fail('LJ015', format('open_calls: team ''%s'' may have at most %s open calls',
-                                     p_job.team_id, p_open_calls), 1);
+    IF v_most > p_open_calls THEN
+        PERFORM FROM credit_accounts WHERE team_id = p_job.team_id FOR NO KEY UPDATE;
+        -- No job is open for longer than 30 days, so older months need not be searched.
+        SELECT count(*) INTO v_open FROM calls
+        WHERE team_id = p_job.team_id AND status = 'open' AND deadline > now()
+          AND job_id >= uuid_v7_floor(now() - interval '32 days');
+        IF v_open > p_open_calls THEN
+            PERFORM fail('LJ015', format('open_calls: team ''%s'' may have at most %s open calls',
+                                         p_job.team_id, p_open_calls), 1);
+        END IF;
     END IF;
 END $$;
 

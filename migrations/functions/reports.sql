@@ -42,7 +42,9 @@ RETURNS json LANGUAGE sql STABLE AS $$
             'total_jobs', t.jobs, 'successful_jobs', t.completed, 'failed_jobs', t.failed,
             'cancelled_jobs', t.cancelled, 'expired_jobs', t.expired,
             'charged_jobs', t.charged, 'free_jobs_with_output', t.free,
-            'total_calls', t.calls, 'refused_calls', t.refused, 'unpriced_calls', t.calls - t.priced,
+            'total_calls', t.calls, 'refused_calls', t.refused,
+            -- Calls that ended before the range may have been priced in it.
+            'unpriced_calls', greatest(0, t.calls - t.priced),
             'total_tokens', t.tokens, 'total_cost_usd', t.cost, 'credits_used', t.credits,
             'avg_cost_per_job', CASE WHEN t.jobs = 0 THEN 0 ELSE round(t.cost / t.jobs, 10) END),
         'job_types', (SELECT coalesce(json_object_agg(job_type, json_build_object('count', jobs, 'cost_usd', cost)
@@ -125,8 +127,8 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
         'latency_bounds', latency_bounds(),
         'calls', (SELECT coalesce(json_agg(json_build_object(
                 'model_group', model_group, 'succeeded', succeeded, 'failed', failed, 'refused', refused,
-                'cancelled', cancelled, 'abandoned', abandoned, 'tokens', tokens, 'cost_usd', cost_usd, 'latency_ms', latency_ms,
-                'latency_counts', latency_counts) ORDER BY model_group), '[]')
+                'cancelled', cancelled, 'abandoned', abandoned, 'tokens', tokens, 'cost_usd', cost_usd,
+                'latency_ms', latency_ms, 'latency_counts', latency_counts) ORDER BY model_group), '[]')
             FROM (
                 SELECT model_group, sum(succeeded) AS succeeded, sum(failed) AS failed, sum(refused) AS refused,
                        sum(cancelled) AS cancelled, sum(abandoned) AS abandoned, sum(tokens) AS tokens,

@@ -1,9 +1,9 @@
 -- Sweeping: ending what is overdue.
 
 -- Sweeps a team: jobs past their deadline expire and release their reservation (and are charged if their terms say so),
--- calls past their deadline are abandoned, and automatic refills that are due are made, one for each period. Everything
--- that shows or uses a team's credits calls this first. Costs three index look-ups when nothing is due. Answers how many
--- jobs expired.
+-- calls past their deadline are abandoned, and automatic refills that are due are made, one for each period.
+-- Everything that shows or uses a team's credits calls this first. Costs three index look-ups when nothing is due.
+-- Answers how many jobs expired.
 CREATE OR REPLACE FUNCTION sweep_team(p_team_id text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     -- No job is open for longer than 30 days, so older months need not be searched.
@@ -14,6 +14,7 @@ DECLARE
     v_counts usage_days[];
     v_count usage_days;
     v_expired bigint := 0;
+    v_charged bigint := 0;
     v_extra bigint := 0;
 BEGIN
     IF NOT something_is_overdue(p_team_id, v_oldest) THEN
@@ -57,7 +58,9 @@ BEGIN
     LOOP
         v_expired := v_expired + 1;
         v_extra := v_extra + extra_calls('expired', v_row.open_calls) - extra_calls('pending', v_row.open_calls);
-        v_counts := v_counts || charge_expired(v_row.job_id);
+        v_count := charge_expired(v_row.job_id, v_charged);
+        v_charged := v_charged + v_count.charged_jobs;
+        v_counts := v_counts || v_count;
     END LOOP;
     IF v_expired > 0 OR v_extra <> 0 THEN
         UPDATE credit_accounts SET held = held - v_expired, extra_calls = extra_calls + v_extra,
@@ -90,8 +93,9 @@ BEGIN
 END $$;
 
 -- Charges a job that has expired, if its terms say so. Answers what is to be counted. Its reservation is released
--- afterwards.
-CREATE OR REPLACE FUNCTION charge_expired(p_job_id uuid) RETURNS usage_days LANGUAGE plpgsql AS $$
+-- afterwards. `p_uncounted`: see `revenue_of`.
+CREATE OR REPLACE FUNCTION charge_expired(p_job_id uuid, p_uncounted bigint)
+RETURNS usage_days LANGUAGE plpgsql AS $$
 DECLARE
     v_job jobs;
     v_terms terms;
@@ -109,7 +113,7 @@ BEGIN
         IF v_credits > 0 THEN
             PERFORM post_transaction(v_job.team_id, 'deduction', -v_credits,
                                      format('Job %s delivered output', v_job.job_type), p_job_id, '{}', 0, NULL, NULL);
-            v_revenue := revenue_of(v_job, v_terms);
+            v_revenue := revenue_of(v_job, v_terms, p_uncounted);
             UPDATE jobs SET credit_applied = true, credits_due = v_credits, credits_charged = v_credits,
                             credits_refunded = 0, revenue_usd = v_revenue
             WHERE job_id = p_job_id;

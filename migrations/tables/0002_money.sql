@@ -104,8 +104,8 @@ DROP INDEX one_deduction_per_job;
 CREATE UNIQUE INDEX one_deduction_per_settlement ON credit_transactions (job_id, call_id, settlement)
     NULLS NOT DISTINCT WHERE transaction_type = 'deduction';
 
--- What the settling of a call changed, for the functions that update the counters. `tokens`, `cost_usd` and `priced` are
--- what is to be counted now, since provisional usage is not counted.
+-- What the settling of a call changed, for the functions that update the counters. `tokens`, `cost_usd` and `priced`
+-- are what is to be counted now, since provisional usage is not counted.
 DROP TYPE settling CASCADE;
 CREATE TYPE settling AS (
     team_id text, job_id uuid, job_type text, model_group text, model text, ended_as text, first boolean,
