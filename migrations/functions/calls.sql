@@ -69,7 +69,7 @@ BEGIN
         -- Counted anew once a second at most; more often until there is a cost.
         IF v_expected IS NULL OR v_call.counted_at
             < now() - (CASE v_expected WHEN 0 THEN interval '20 milliseconds' ELSE interval '1 second' END) THEN
-            v_expected := coalesce(count_mean_cost(v_call.group_name), v_expected, 0);
+            v_expected := count_mean_cost(v_call.group_name, v_expected);
         END IF;
     END IF;
 

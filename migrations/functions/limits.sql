@@ -70,19 +70,23 @@ BEGIN
     WHERE team_id = p_team_id;
 END $$;
 
--- What a call of a model group costs on the average; 0 if none has had a cost yet. NULL if another transaction is
--- counting it at this moment, so that nobody waits.
-CREATE OR REPLACE FUNCTION count_mean_cost(p_model_group text) RETURNS numeric LANGUAGE plpgsql AS $$
+-- What a call of a model group costs on the average now; 0 if none has had a cost yet. `p_known` is what was counted
+-- before; NULL: nothing. Only one transaction at a time counts for all, and nobody waits for it: meanwhile the others
+-- take what is known, and count for themselves if that is nothing.
+CREATE OR REPLACE FUNCTION count_mean_cost(p_model_group text, p_known numeric) RETURNS numeric LANGUAGE plpgsql AS $$
 DECLARE
+    v_for_all boolean := pg_try_advisory_xact_lock(hashtext('group_costs'), hashtext(p_model_group));
     v_mean numeric;
 BEGIN
-    IF pg_try_advisory_xact_lock(hashtext('group_costs'), hashtext(p_model_group)) THEN
-        INSERT INTO group_costs AS g (model_group, mean_cost_usd, counted_at)
-        SELECT p_model_group, coalesce(round(sum(cost_usd) / nullif(sum(priced), 0), 12), 0), now()
-        FROM call_totals WHERE model_group = p_model_group
+    IF p_known > 0 AND NOT v_for_all THEN
+        RETURN p_known;
+    END IF;
+    SELECT coalesce(round(sum(cost_usd) / nullif(sum(priced), 0), 12), 0) INTO v_mean
+    FROM call_totals WHERE model_group = p_model_group;
+    IF v_for_all THEN
+        INSERT INTO group_costs (model_group, mean_cost_usd, counted_at) VALUES (p_model_group, v_mean, now())
         ON CONFLICT (model_group) DO UPDATE SET
-            mean_cost_usd = excluded.mean_cost_usd, counted_at = excluded.counted_at
-        RETURNING mean_cost_usd INTO v_mean;
+            mean_cost_usd = excluded.mean_cost_usd, counted_at = excluded.counted_at;
     END IF;
     RETURN v_mean;
 END $$;
