@@ -447,6 +447,7 @@ impl Model {
             refused_calls: self.calls_that(job, "refused"),
             unpriced_calls: self.calls_of(job).filter(|call| call.cost.is_none()).count() as i64,
             total_tokens: self.tokens(job),
+            credit_applied: self.jobs[job].charged > 0,
             credits_charged: self.jobs[job].charged,
             credits_refunded: 0,
             charge_is_final: self.charge_is_final(job),
