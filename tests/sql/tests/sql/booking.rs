@@ -7,7 +7,8 @@ use sql_tests::{Expect, Settling, Team, World};
 /// Usage of the month that is so many months from this one, in full.
 async fn usage(world: &World, team: &Team, months: i32) -> Value {
     let statement = "
-        SELECT json_build_array(team_usage('admin', $1, first, past) -> 'usage', usage_rows(NULL, $1, first, past))::text
+        SELECT json_build_array(team_usage('admin', $1, first, past) -> 'usage',
+                                usage_rows(NULL, $1, first, past))::text
         FROM (SELECT (date_trunc('month', today()) + make_interval(months => $2))::date AS first,
                      (date_trunc('month', today()) + make_interval(months => $2 + 1))::date AS past) AS month";
     world.call(statement, &[&team.id, &months]).await.done()

@@ -245,8 +245,9 @@ async fn a_teams_own_limits_win_over_the_deployments_and_zero_is_none() {
             assert_eq!(shown, own.clone().unwrap_or_default(), "{name}");
 
             let job = world.job(&team).await;
-            let mut passed = if name == "open_jobs" { 1 } else { 0 };
-            for _ in passed..4 {
+            let mut passed = u32::from(name == "open_jobs");
+            let others = 4 - passed;
+            for _ in 0..others {
                 let answer = if name == "open_jobs" {
                     create_within(&world, &team, &deployment).await
                 } else {
