@@ -106,3 +106,25 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
     WHERE team_id = p_team_id RETURNING litellm_version
 $$;
 GRANT EXECUTE ON FUNCTION litellm_synced TO llm_jobs_application;
+
+-- For putting LiteLLM right: {deadline, marker, keys: [{key_id, hash}], litellm}. Until LiteLLM is known to have all of
+-- it, the team's calls synchronize it, too. Keys that were revoked are deleted there again.
+CREATE OR REPLACE FUNCTION begin_resync(p_team_id text) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_team teams;
+BEGIN
+    PERFORM existing_team(p_team_id);
+    PERFORM FROM virtual_keys WHERE team_id = p_team_id ORDER BY key_id FOR NO KEY UPDATE;
+    UPDATE virtual_keys SET litellm_deleted = false WHERE team_id = p_team_id AND revoked_at <= now();
+    v_team := locked_team(p_team_id);
+    UPDATE teams SET litellm_version = litellm_version + 1 WHERE team_id = p_team_id;
+    RETURN json_build_object(
+        'deadline', now() + interval '2 minutes', 'marker', v_team.litellm_marker,
+        'keys', (SELECT coalesce(json_agg(json_build_object('key_id', key_id, 'hash', encode(key_hash, 'hex'))
+                                          ORDER BY key_id), '[]')
+                 FROM virtual_keys
+                 WHERE team_id = p_team_id AND key_hash IS NOT NULL AND coalesce(revoked_at > now(), true)),
+        'litellm', litellm_desired_team(p_team_id));
+END $$;
+GRANT EXECUTE ON FUNCTION begin_resync TO llm_jobs_application;

@@ -77,7 +77,10 @@ pub async fn configure(
         ));
     }
     if body.mode == RefillMode::ResetTo && body.cap.is_some() {
-        return Err(Error::invalid("cap", "expected only with mode add; reset_to makes refill_amount the remaining"));
+        return Err(Error::invalid(
+            "cap",
+            "expected only with mode add; reset_to makes refill_amount the remaining",
+        ));
     }
     let function = function!(configure_auto_refill(
         p_team_id: team_id,

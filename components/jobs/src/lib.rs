@@ -1,4 +1,4 @@
-//! Jobs: creating, reading, listing and completing them, and ending those that are overdue.
+//! Jobs: creating, reading, listing and completing them.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,7 +10,6 @@
 
 mod complete;
 mod create;
-mod expire;
 mod metadata;
 mod read;
 
@@ -26,7 +25,6 @@ pub static API: LazyLock<Api> = LazyLock::new(|| {
         AdminOrTeam: read::costs,
         AdminOrTeam: metadata::merge,
         AdminOrTeam: read::list,
-        Admin: expire::expire,
     ]
 });
 

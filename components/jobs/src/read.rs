@@ -181,7 +181,8 @@ pub struct CallCost {
 #[utoipa::path(get, path = "/api/jobs/{job_id}/costs", tag = "Jobs", params(("job_id" = Uuid, Path)),
     responses((status = 200, body = JobCosts)))]
 pub async fn costs(caller: Caller, PathOf(job_id): PathOf<JobId>) -> Result<Json<JobCosts>> {
-    let mut job: JobCosts = function!(get_job_costs(p_actor: caller.reader(), p_job_id: job_id)).run().await?;
+    let mut job: JobCosts =
+        function!(get_job_costs(p_actor: caller.reader(), p_job_id: job_id)).run().await?;
     if !caller.sees_costs().await? {
         job.costs.total_cost_usd = None;
         job.breakdown.iter_mut().for_each(|call| call.cost_usd = None);

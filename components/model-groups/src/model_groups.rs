@@ -148,7 +148,7 @@ pub enum VisibleModelGroup {
 pub struct Resolution {
     /// The model group.
     group_name: GroupName,
-    /// The model that is tried first; `null`: the team may not use the model group.
+    /// The model that is tried first; `null`: the team may not use the model group, or may not see models.
     primary_model: Option<String>,
     /// The models that are tried after it, in order.
     fallback_models: Vec<String>,
@@ -377,5 +377,11 @@ pub async fn resolve(
         (Caller::Admin, None) => return Err(Error::invalid("team_id", "required")),
     };
     caller.may_see(&team_id)?;
-    function!(resolve_model_group(p_group_name: name, p_team_id: team_id)).run().await.map(Json)
+    let mut resolution: Resolution =
+        function!(resolve_model_group(p_group_name: name, p_team_id: team_id)).run().await?;
+    if !caller.sees_models().await? {
+        resolution.primary_model = None;
+        resolution.fallback_models.clear();
+    }
+    Ok(Json(resolution))
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 /// Functions that the application calls whose statements PostgreSQL plans for the values at hand: they read as much as
 /// is asked for, or look at everything. The others find one or a few rows by their keys, so that one plan is as good as
 /// another, and planning them anew each time would be half of the time of a call.
-const PLANNED_ANEW: [&str; 66] = [
+const PLANNED_ANEW: [&str; 67] = [
     "abandon_team",
     "activate_key",
     "activate_team",
@@ -14,6 +14,7 @@ const PLANNED_ANEW: [&str; 66] = [
     "adjust_credits",
     "alert_delivered",
     "begin_key",
+    "begin_resync",
     "begin_team",
     "cancel_open_jobs",
     "claim",

@@ -150,7 +150,10 @@ impl ActiveCall {
             let desired = function!(litellm_desired_team(p_team_id: &self.team_id)).run().await?;
             sync::team(desired).await
         };
-        synchronized.await.map_err(|error: Error| error.log("telling LiteLLM of a key that it refuses")).is_ok()
+        synchronized
+            .await
+            .map_err(|error: Error| error.log("telling LiteLLM of a key that it refuses"))
+            .is_ok()
     }
 
     /// The error for the caller. Where a provider's message quotes the model's name, the name of the model group

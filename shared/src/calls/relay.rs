@@ -191,8 +191,7 @@ impl Relay {
         let mut spoken = false;
         if let Some(choice) = chunk.choices.first() {
             let says_something = |value: &str| !matches!(value, "null" | "\"\"");
-            spoken =
-                choice.delta.iter().any(|(name, value)| name != "role" && says_something(value.get()));
+            spoken = choice.delta.iter().any(|(name, value)| name != "role" && says_something(value.get()));
             self.pieces = self.pieces.saturating_add(spoken.into());
             self.finish_reason = choice.finish_reason.clone().or(self.finish_reason.take());
             if let Some(text) = choice.delta.get("content").filter(|_| self.call.keeps_messages()) {
@@ -248,10 +247,11 @@ impl Relay {
             latency_ms: self.call.latency().as_millis(),
         });
         // Settled first, so that a caller that has seen the end of the stream finds the call in the job.
-        let (settled, failure) = match self.call.settle(End::Succeeded, &usage, self.delivered, None, &outcome).await {
-            Ok(settled) => (settled, Ok(())),
-            Err(error) => (Settled::default(), Err(error)),
-        };
+        let (settled, failure) =
+            match self.call.settle(End::Succeeded, &usage, self.delivered, None, &outcome).await {
+                Ok(settled) => (settled, Ok(())),
+                Err(error) => (Settled::default(), Err(error)),
+            };
         if let Outcome::Streamed(streamed) = &outcome {
             for event in self.form.end(streamed, settled) {
                 // The call is settled, so it does not matter if the caller is gone.

@@ -10,8 +10,9 @@ use crate::{
     values::{CallId, TeamId, Usd, VirtualKey},
 };
 use axum::http::{Method, StatusCode};
+use rust_decimal::prelude::ToPrimitive;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
 
@@ -73,6 +74,38 @@ impl DesiredTeam {
         Ok(Some(limit).filter(|limit| *limit > 0))
     }
 
+    /// The fields that LiteLLM's team or key has otherwise.
+    fn differences(&self, has: &Map<String, Value>) -> Vec<&'static str> {
+        let number = |name| has.get(name).and_then(Value::as_i64);
+        // LiteLLM keeps amounts as floats.
+        let same_budget = match (has.get("max_budget").and_then(Value::as_f64), self.max_budget) {
+            (None, None) => true,
+            (Some(has), Some(Usd(desired))) => {
+                desired.to_f64().is_some_and(|desired| (has - desired).abs() <= 1e-6 * desired.max(1.0))
+            }
+            _ => false,
+        };
+        let models: BTreeSet<&str> = has
+            .get("models")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let same = [
+            ("models", models == self.models().into_iter().collect()),
+            ("max_budget", same_budget),
+            (
+                "budget_duration",
+                has.get("budget_duration").and_then(Value::as_str) == self.budget_duration.as_deref(),
+            ),
+            ("rpm_limit", number("rpm_limit") == self.rpm_limit),
+            ("tpm_limit", number("tpm_limit") == self.tpm_limit),
+            ("blocked", has.get("blocked").and_then(Value::as_bool).unwrap_or_default() == self.blocked),
+        ];
+        same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+    }
+
     fn limits(&self) -> Value {
         json!({
             "team_id": self.team_id,
@@ -105,6 +138,49 @@ pub async fn create_team(desired: &DesiredTeam, marker: Uuid) -> Result<()> {
         return Err(Error::new(Code::AlreadyExists, detail));
     }
     accepted(answer, "/team/new").map(drop)
+}
+
+/// The fields of the team that LiteLLM has otherwise than desired; `None`: LiteLLM has no such team.
+pub async fn team_differences(desired: &DesiredTeam) -> Result<Option<Vec<&'static str>>> {
+    #[derive(Deserialize)]
+    struct Info {
+        team_info: Map<String, Value>,
+    }
+    let answer = ask(Method::GET, &format!("/team/info?team_id={}", desired.team_id), None::<&()>).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        // LiteLLM also answers this while its database is down. Creating the team then fails too.
+        return Ok(None);
+    }
+    let Info { team_info } = understood(accepted(answer, "/team/info")?, "/team/info")?;
+    let mut differences = desired.differences(&team_info);
+    if team_info.get("team_alias").and_then(Value::as_str) != Some(&desired.team_alias) {
+        differences.push("team_alias");
+    }
+    Ok(Some(differences))
+}
+
+/// The fields of a key that LiteLLM has otherwise than desired; `None`: LiteLLM has no such key. `hash` is the hex of
+/// its SHA-256.
+pub async fn key_differences(desired: &DesiredTeam, hash: &str) -> Result<Option<Vec<&'static str>>> {
+    #[derive(Deserialize)]
+    struct Info {
+        info: Map<String, Value>,
+    }
+    let answer = ask(Method::GET, &format!("/key/info?key={hash}"), None::<&()>).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    let Info { info } = understood(accepted(answer, "/key/info")?, "/key/info")?;
+    // LiteLLM remembers the keys that it has deleted.
+    if info.get("status").and_then(Value::as_str) == Some("deleted") {
+        return Ok(None);
+    }
+    let mut differences = desired.differences(&info);
+    let parallel = info.get("max_parallel_requests").and_then(Value::as_i64);
+    if parallel != desired.parallel_requests().await? {
+        differences.push("max_parallel_requests");
+    }
+    Ok(Some(differences))
 }
 
 /// Deletes the team with its keys if its marker is `marker`. Succeeds also if LiteLLM has no such team.

@@ -224,8 +224,13 @@ pub struct Usage {
 
 impl Usage {
     /// The usage of a call without an answer: no tokens, no cost.
-    pub const NONE: Usage =
-        Usage { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0, cost: Some(Usd::ZERO), implausible: false };
+    pub const NONE: Usage = Usage {
+        prompt_tokens: 0,
+        completion_tokens: 0,
+        total_tokens: 0,
+        cost: Some(Usd::ZERO),
+        implausible: false,
+    };
 
     /// Unknown as a whole, because a number was out of bounds.
     pub const IMPLAUSIBLE: Usage =

@@ -12,8 +12,8 @@ use crate::{
         TeamStatus, Usd,
     },
 };
-use serde::{Deserialize, Serialize};
 use limits::Limits;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 

@@ -51,6 +51,18 @@ fn told(code: Code) -> (&'static str, &'static str) {
         Code::JobFinished => {
             ("The job has ended.", "Job '019a9f3e-7c1d-7e55-b0a8-3c1f2d9e4b6a' is already completed")
         }
+        Code::TooManyCalls => (
+            "The team has as much open as it may; `detail` names the limit. Try again after `retry-after`.",
+            "open_calls_per_job: a job of team 'acme-engineering' may have at most 16 open calls",
+        ),
+        Code::JobLimit => (
+            "The job has made as many calls, or cost as much, as it may; `detail` names the limit. Create another job.",
+            "calls_per_job: a job of team 'acme-engineering' may make at most 1000 calls",
+        ),
+        Code::RefundExceedsCharge => (
+            "The refund is greater than what the job was charged, less earlier refunds.",
+            "credits: the job was charged 1 credits, 1 of which are refunded",
+        ),
         Code::InProgress => (
             "Another request is doing the same at this moment: try again.",
             "Team 'acme-engineering' is being created by another request",

@@ -27,7 +27,7 @@ use std::{
 use utoipa::openapi::HttpMethod;
 
 /// The components with a documented API, in reading order, by their name in `spin.toml`.
-static COMPONENTS: [(&str, &LazyLock<Api>); 10] = [
+static COMPONENTS: [(&str, &LazyLock<Api>); 11] = [
     ("tenancy", &tenancy::API),
     ("model-groups", &model_groups::API),
     ("credits", &credits::API),
@@ -36,6 +36,7 @@ static COMPONENTS: [(&str, &LazyLock<Api>); 10] = [
     ("llm-call-stream", &llm_call_stream::API),
     ("openai", &openai::API),
     ("reports", &reports::API),
+    ("upkeep", &upkeep::API),
     ("docs", &docs::API),
     ("service", &service::API),
 ];
