@@ -50,8 +50,10 @@ BEGIN
     INTO v_call
     FROM teams t JOIN credit_accounts a USING (team_id)
     LEFT JOIN model_groups g ON g.group_name = v_group_name
-        AND (EXISTS (SELECT FROM team_model_groups d
-                     WHERE d.team_id = t.team_id AND d.model_group_id = g.model_group_id)
+        -- The default group is one of the team's, or was a moment ago.
+        AND (p_model_group IS NULL
+             OR EXISTS (SELECT FROM team_model_groups d
+                        WHERE d.team_id = t.team_id AND d.model_group_id = g.model_group_id)
              OR EXISTS (SELECT FROM team_access_groups b JOIN model_access_group_members m USING (access_group_id)
                         WHERE b.team_id = t.team_id AND m.model_group_id = g.model_group_id))
     LEFT JOIN group_costs c ON c.model_group = g.group_name,
