@@ -175,11 +175,15 @@ async fn jobs_that_expire_together_take_the_places_of_a_tiered_price_one_after_a
         json!([{"up_to": 2, "price_per_job_usd": "0.5"}, {"up_to": null, "price_per_job_usd": "0.4"}]);
     let pricing = json!({"mode": "tiered", "tiers": tiers});
     let team = world.team_with(50, json!({"charge_when": "delivered", "pricing": pricing})).await;
+    let mut jobs = vec![];
     for _ in 0..4 {
-        let job = job_with(&world, &team, &["succeeded"]).await;
+        jobs.push(job_with(&world, &team, &["succeeded"]).await);
+    }
+    // Opening another one would sweep those that are overdue by then.
+    for job in jobs {
         world.job_is_overdue(job).await;
     }
-    world.sweep_team(&team.id).await.done();
+    assert_eq!(world.sweep_team(&team.id).await.done(), json!(4));
     assert_eq!(
         world.text("SELECT string_agg(trim_scale(revenue_usd)::text, ' ' ORDER BY job_id) FROM jobs").await,
         "0.5 0.5 0.4 0.4"
