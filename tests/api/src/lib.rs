@@ -14,6 +14,7 @@ mod client;
 mod database;
 mod eventually;
 mod invariants;
+mod litellm;
 pub mod python;
 mod setup;
 
@@ -22,4 +23,5 @@ pub use client::{ADMIN_KEY, Answer, Client, Sse};
 pub use database::Database;
 pub use eventually::{PATIENCE, eventually};
 pub use invariants::violations;
+pub use litellm::behind_our_back;
 pub use setup::Team;

@@ -28,10 +28,12 @@ pub(crate) struct Behaviour {
     pub finish: Option<String>,
     /// Whether the model says how many tokens it used.
     pub usage: bool,
-    /// Tokens to claim.
-    pub prompt_tokens: Option<u64>,
-    /// Tokens to claim.
-    pub completion_tokens: Option<u64>,
+    /// Tokens to claim, which need not be plausible.
+    pub prompt_tokens: Option<i128>,
+    /// Tokens to claim, which need not be plausible.
+    pub completion_tokens: Option<i128>,
+    /// What LiteLLM says that the answer cost, whether that is an amount or not.
+    pub cost: Option<String>,
     /// After so many pieces the connection to the model breaks.
     pub cut_after: Option<usize>,
     /// After so many pieces a stream ends without a finish reason.
@@ -57,6 +59,7 @@ const NORMAL: Behaviour = Behaviour {
     usage: true,
     prompt_tokens: None,
     completion_tokens: None,
+    cost: None,
     cut_after: None,
     end_after: None,
     error_after: None,
@@ -65,7 +68,7 @@ const NORMAL: Behaviour = Behaviour {
 };
 
 const MARKS: &str = "status, code, retry_after, first_ms, delay_ms, chunks, chunk_bytes, clock, finish, usage, \
-                     prompt_tokens, completion_tokens, cut_after, end_after, error_after, stall_after";
+                     prompt_tokens, completion_tokens, cost, cut_after, end_after, error_after, stall_after";
 
 static MARK: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\[\[(\w+)=([^\]]*)\]\]").expect("the pattern is a constant"));
@@ -128,6 +131,7 @@ impl Behaviour {
             "usage" => self.usage = number::<u64>(value)? != 0,
             "prompt_tokens" => self.prompt_tokens = Some(number(value)?),
             "completion_tokens" => self.completion_tokens = Some(number(value)?),
+            "cost" => self.cost = Some(value.to_owned()),
             "cut_after" => self.cut_after = Some(number(value)?),
             "end_after" => self.end_after = Some(number(value)?),
             "error_after" => self.error_after = Some(number(value)?),

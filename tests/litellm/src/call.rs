@@ -30,6 +30,8 @@ pub(crate) struct Call {
     reservation: Option<Reservation>,
     /// How long LiteLLM waits for the model, once one is chosen.
     pub timeout: Option<Duration>,
+    /// What LiteLLM says that the call cost, in place of what it cost.
+    pub said_cost: Option<String>,
     /// Headers about the key's limits.
     key_headers: HeaderMap,
     model: String,
@@ -50,6 +52,7 @@ impl Call {
             started: Utc::now(),
             reservation: None,
             timeout: None,
+            said_cost: None,
             key_headers: HeaderMap::new(),
             model: body["model"].as_str().unwrap_or_default().to_owned(),
             caller,
@@ -84,8 +87,10 @@ impl Call {
         let cost = Cost::of(model, usage);
         let key_spend = self.key_spend() + cost.total();
         let mut headers = self.answer_headers(model);
-        if cost.total() > 0.0 {
-            insert(&mut headers, "x-litellm-response-cost", &python_float(cost.total()));
+        match &self.said_cost {
+            Some(said) => insert(&mut headers, "x-litellm-response-cost", said),
+            None if cost.total() == 0.0 => {}
+            None => insert(&mut headers, "x-litellm-response-cost", &python_float(cost.total())),
         }
         insert(&mut headers, "x-litellm-response-cost-original", &python_float(cost.total()));
         insert(&mut headers, "x-litellm-response-cost-input", &python_float(cost.input));
@@ -209,6 +214,8 @@ impl Call {
 
     fn end(self, request_id: String, cost: Cost, usage: Usage, error: Option<(u16, String)>) {
         let ended = Utc::now();
+        let said = self.said_cost.and_then(|said| said.parse::<f64>().ok()).filter(|usd| usd.is_finite());
+        let cost = said.map_or(cost, Cost::whole);
         let row = SpendRow {
             request_id,
             call_id: self.id,

@@ -52,6 +52,7 @@ pub(crate) async fn completions(
         Ok(order) => order,
         Err(error) => return Err(call.end_failed(error)),
     };
+    call.said_cost = order.behaviour.cost.clone();
     if order.body["stream"] == true {
         return stream::start(call, order).await;
     }

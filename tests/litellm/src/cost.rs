@@ -10,34 +10,41 @@ use crate::models::Model;
 /// Tokens of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Usage {
-    pub prompt: u64,
-    pub completion: u64,
+    pub prompt: i128,
+    pub completion: i128,
     /// Whether LiteLLM counted the tokens itself, because the upstream did not say.
     pub counted_by_litellm: bool,
 }
 
 impl Usage {
     /// Prompt and completion together.
-    pub fn total(&self) -> u64 {
+    pub fn total(&self) -> i128 {
         self.prompt.saturating_add(self.completion)
     }
 
     /// The `usage` member of an answer.
     pub fn to_json(self) -> Value {
         let mut value = json!({
-            "completion_tokens": self.completion,
-            "prompt_tokens": self.prompt,
-            "total_tokens": self.total(),
+            "completion_tokens": number(self.completion),
+            "prompt_tokens": number(self.prompt),
+            "total_tokens": number(self.total()),
         });
         if self.counted_by_litellm {
             value["completion_tokens_details"] =
-                json!({"reasoning_tokens": 0, "text_tokens": self.completion});
+                json!({"reasoning_tokens": 0, "text_tokens": number(self.completion)});
         } else {
             value["completion_tokens_details"] = json!({"reasoning_tokens": 0});
             value["prompt_tokens_details"] = json!({"cached_tokens": 0});
         }
         value
     }
+}
+
+/// A count in JSON, cut off at 2^64 - 1.
+pub(crate) fn number(count: i128) -> Value {
+    let clamped = count.clamp(i64::MIN.into(), u64::MAX.into());
+    i64::try_from(clamped)
+        .map_or_else(|_| json!(u64::try_from(clamped).unwrap_or(u64::MAX)), |count| json!(count))
 }
 
 /// USD for one call, in the parts that LiteLLM's headers name.
@@ -52,6 +59,11 @@ impl Cost {
     pub fn of(model: &Model, usage: Usage) -> Cost {
         let (input, output) = model.prices.unwrap_or_default();
         Cost { input: usage.prompt as f64 * input, output: usage.completion as f64 * output }
+    }
+
+    /// So much for the call as a whole.
+    pub fn whole(usd: f64) -> Cost {
+        Cost { input: usd, output: 0.0 }
     }
 
     /// Input and output together.

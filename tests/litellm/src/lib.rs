@@ -40,6 +40,7 @@ mod upstream;
 pub use journal::{Outcome, Recorded};
 pub use records::{KeyRecord, TeamRecord};
 
+use cost::Cost;
 use journal::Journal;
 use state::{App, Shared, State};
 
@@ -156,6 +157,29 @@ impl StandIn {
     /// While `down`, every connection is closed without an answer, those that are open included.
     pub fn set_down(&self, down: bool) {
         self.app.down.send_replace(down);
+    }
+
+    /// While `late`, the spend log shows nothing, as if LiteLLM had not come to write it.
+    pub fn set_spend_log_late(&self, late: bool) {
+        self.app.state().spend_log_is_late = late;
+    }
+
+    /// Makes the spend log say that a call cost so much, as after the model got a price. Says how many rows it has of
+    /// the call.
+    pub fn set_spend(&self, call_id: &str, usd: f64) -> usize {
+        let mut state = self.app.state();
+        let rows = state.spend_log.iter_mut().filter(|row| row.call_id == call_id);
+        rows.map(|row| row.cost = Cost::whole(usd)).count()
+    }
+
+    /// Loses a team without a trace, and none of its keys. Says whether it was there.
+    pub fn lose_team(&self, team_id: &str) -> bool {
+        self.app.state().teams.remove(team_id).is_some()
+    }
+
+    /// Loses the key with this hash without a trace. Says whether it was there.
+    pub fn lose_key(&self, hash: &str) -> bool {
+        self.app.state().keys.remove(hash).is_some()
     }
 
     /// Saves what is not saved yet.

@@ -111,7 +111,7 @@ impl Reservation {
     }
 
     /// Ends the call: what it reserved is replaced by the tokens that it used.
-    pub fn release(self, state: &mut State, used: u64) {
+    pub fn release(self, state: &mut State, used: i128) {
         if let Some(in_flight) = state.in_flight.get_mut(&self.hash) {
             *in_flight -= 1;
         }

@@ -51,8 +51,8 @@ impl Reply {
         }
         let choices = body["n"].as_u64().filter(|n| *n > 0).unwrap_or(1) as usize;
         let usage = behaviour.usage.then(|| Usage {
-            prompt: behaviour.prompt_tokens.unwrap_or_else(|| letters(messages).div_ceil(4)),
-            completion: behaviour.completion_tokens.unwrap_or((pieces.len() * choices) as u64),
+            prompt: behaviour.prompt_tokens.unwrap_or_else(|| letters(messages).div_ceil(4).into()),
+            completion: behaviour.completion_tokens.unwrap_or((pieces.len() * choices) as i128),
             counted_by_litellm: false,
         });
         let finish = behaviour.finish.clone().unwrap_or_else(|| finish.to_owned());
@@ -101,7 +101,7 @@ impl Reply {
     pub fn counted(&self, body: &Value, sent: usize) -> Usage {
         let text = self.pieces.get(..sent).unwrap_or(&self.pieces).concat();
         let completion = count_tokens(&text) * self.choices as u64;
-        Usage { prompt: prompt_tokens(body), completion, counted_by_litellm: true }
+        Usage { prompt: prompt_tokens(body).into(), completion: completion.into(), counted_by_litellm: true }
     }
 }
 

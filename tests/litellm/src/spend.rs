@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::auth;
-use crate::cost::{Cost, Usage};
+use crate::cost::{Cost, Usage, number};
 use crate::error::ApiError;
 use crate::state::App;
 
@@ -45,8 +45,9 @@ impl SpendRow {
         json!({
             "request_id": self.request_id, "litellm_call_id": self.call_id, "call_type": "acompletion",
             "api_key": self.api_key, "team_id": team_id, "user": "", "end_user": "", "organization_id": "",
-            "spend": self.cost.total(), "total_tokens": self.usage.total(), "prompt_tokens": self.usage.prompt,
-            "completion_tokens": self.usage.completion, "startTime": time(self.started), "endTime": time(self.ended),
+            "spend": self.cost.total(), "total_tokens": number(self.usage.total()),
+            "prompt_tokens": number(self.usage.prompt), "completion_tokens": number(self.usage.completion),
+            "startTime": time(self.started), "endTime": time(self.ended),
             "completionStartTime": time(self.ended),
             "request_duration_ms": (self.ended - self.started).num_milliseconds(),
             "model": format!("openai/{}", self.model), "model_group": self.model, "custom_llm_provider": "openai",
@@ -81,5 +82,6 @@ pub(crate) async fn logs(
         Some(id) => row.request_id == *id || row.call_id == *id,
         None => true,
     };
-    Ok(Json(state.spend_log.iter().filter(asked).map(SpendRow::to_json).collect()))
+    let written = state.spend_log.iter().filter(|_| !state.spend_log_is_late);
+    Ok(Json(written.filter(asked).map(SpendRow::to_json).collect()))
 }

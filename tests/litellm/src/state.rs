@@ -69,6 +69,8 @@ pub(crate) struct State {
     /// By hash; of several with one hash the last.
     pub deleted_keys: BTreeMap<String, KeyRecord>,
     pub spend_log: VecDeque<SpendRow>,
+    /// Whether nothing of the spend log is written yet.
+    pub spend_log_is_late: bool,
     /// Rate limit windows, by scope such as `api_key:<hash>`.
     pub windows: HashMap<String, Window>,
     /// By team: what calls still see of `blocked` after `/team/block` and `/team/unblock`, and until when.

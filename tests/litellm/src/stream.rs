@@ -47,7 +47,7 @@ async fn run(call: Call, order: Order, head: Head, events: mpsc::Sender<Bytes>) 
     let model = order.model;
     let begun = tokio::select! {
         () = events.closed() => {
-            let none_sent = Usage { prompt: prompt_tokens(&order.body), ..Usage::default() };
+            let none_sent = Usage { prompt: prompt_tokens(&order.body).into(), ..Usage::default() };
             return call.end_left(model, none_sent);
         }
         begun = timeout(order.timeout, begin(&order)) => begun,
@@ -160,6 +160,9 @@ impl Stream<'_> {
             let mut said = usage.to_json();
             if self.order.model.prices.is_some() {
                 said["cost"] = json!(Cost::of(self.order.model, usage).total());
+            }
+            if let Some(cost) = &self.order.behaviour.cost {
+                said["cost"] = serde_json::from_str(cost).unwrap_or_else(|_| json!(cost));
             }
             let mut event = self.envelope(json!({"index": 0, "delta": {}}));
             event["usage"] = said;

@@ -162,3 +162,48 @@ fn help_says_that_it_is_not_litellm() {
         Command::new(env!("CARGO_BIN_EXE_litellm-stand-in")).arg("--help").output().expect("the program");
     assert!(String::from_utf8_lossy(&output.stdout).contains("It is not LiteLLM"));
 }
+
+#[tokio::test]
+async fn a_model_can_say_numbers_that_can_not_be_true() {
+    let world = world().await;
+    let master = world.litellm.master_key();
+    let claims = "[[prompt_tokens=9223372036854775800]] [[completion_tokens=-35]] [[cost=nan]]";
+    let answer = world.chat(master, prompt("gpt-4o", claims)).await;
+    let usage = answer.json()["usage"].clone();
+    assert_eq!(usage["prompt_tokens"], json!(9_223_372_036_854_775_800_u64));
+    assert_eq!(usage["completion_tokens"], json!(-35));
+    assert_eq!(answer.header("x-litellm-response-cost"), "nan");
+    let body = stream("gpt-4o", "[[prompt_tokens=99999999999999999999]] [[cost=1e300]]");
+    let events = world.chat(master, body).await.events();
+    let usage = &events[events.len() - 2]["usage"];
+    assert_eq!((&usage["prompt_tokens"], &usage["cost"]), (&json!(u64::MAX), &json!(1e300)));
+}
+
+#[tokio::test]
+async fn the_spend_log_can_be_late_and_say_something_else_than_before() {
+    let world = world().await;
+    let key = world.key(json!({})).await;
+    let call_id = world.chat(&key, prompt("unpriced", "hi")).await.header("x-litellm-call-id").to_owned();
+    let path = format!("/spend/logs?request_id={call_id}");
+    let spend = async || world.admin_get(&path).await.json()[0]["spend"].clone();
+    assert_eq!(spend().await, json!(0.0));
+    world.litellm.set_spend_log_late(true);
+    assert_eq!(world.admin_get(&path).await.json(), json!([]));
+    assert_eq!(world.litellm.set_spend(&call_id, 0.25), 1);
+    world.litellm.set_spend_log_late(false);
+    assert_eq!(spend().await, json!(0.25));
+}
+
+#[tokio::test]
+async fn a_team_and_a_key_that_are_lost_are_as_if_they_had_never_been() {
+    let world = world().await;
+    let team = world.team(json!({})).await;
+    let key = world.key(json!({"team_id": team})).await;
+    let token = world.only_key(&team).token;
+    assert!(world.litellm.lose_team(&team) && !world.litellm.lose_team(&team));
+    assert_eq!(world.admin_get(&format!("/team/info?team_id={team}")).await.status, 404);
+    assert_eq!(world.litellm.keys_of(&team).len(), 1, "its keys stay");
+    assert!(world.litellm.lose_key(&token) && !world.litellm.lose_key(&token));
+    assert_eq!(world.admin_get(&format!("/key/info?key={token}")).await.status, 404);
+    assert_eq!(world.chat(&key, prompt("gpt-4o", "hi")).await.status, 401);
+}

@@ -124,12 +124,13 @@ async fn an_added_credit_raises_litellms_budget_by_the_same_rate() {
 }
 
 #[tokio::test]
-async fn an_explicit_budget_is_raised_too_and_no_budget_stays_none() {
+async fn an_explicit_budget_is_never_moved_and_no_budget_stays_none() {
     let app = TestApp::start().await;
     let Some(stand_in) = app.stand_in() else { return };
     let explicit = app.team_with(json!({"credits_allocated": 10, "max_budget": 7.25})).await;
     add(&app, &explicit, json!({"amount": 5})).await.ok();
-    assert_eq!(stand_in.team(&explicit.id).and_then(|team| team.max_budget), Some(7.75));
+    assert_eq!(stand_in.team(&explicit.id).and_then(|team| team.max_budget), Some(7.25));
+    assert_eq!(stand_in.keys_of(&explicit.id)[0].max_budget, Some(7.25));
     let endless = app.team_with(json!({"credits_allocated": 10, "budget_mode": "soft"})).await;
     add(&app, &endless, json!({"amount": 5})).await.ok();
     assert_eq!(stand_in.team(&endless.id).expect("a team").max_budget, None);
@@ -383,9 +384,9 @@ async fn litellms_budget_follows_a_correction_and_never_below_zero() {
         adjust(&app, &team, body(change)).await.ok();
         assert_eq!(budgets(&team), (Some(budget), Some(budget)), "{change}");
     }
-    let small = app.team_with(json!({"credits_allocated": 10, "max_budget": 0.5})).await;
-    adjust(&app, &small, body(-8)).await.ok();
-    assert_eq!(budgets(&small), (Some(0.0), Some(0.0)));
+    let explicit = app.team_with(json!({"credits_allocated": 10, "max_budget": 0.5})).await;
+    adjust(&app, &explicit, body(-8)).await.ok();
+    assert_eq!(budgets(&explicit), (Some(0.5), Some(0.5)), "what was set is what holds");
     let endless = app.team_with(json!({"credits_allocated": 10, "budget_mode": "soft"})).await;
     adjust(&app, &endless, body(-5)).await.ok();
     assert_eq!(budgets(&endless).0, None);

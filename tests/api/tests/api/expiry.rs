@@ -46,7 +46,7 @@ async fn whatever_shows_or_uses_the_credit_notices_that_it_is_free_again() {
     for touch in 0..7 {
         sql(&app, "UPDATE jobs SET status = 'pending', completed_at = NULL").await;
         sql(&app, "UPDATE credit_accounts SET held = 1").await;
-        sql(&app, "UPDATE usage_days SET open_jobs = 1, expired = 0").await;
+        sql(&app, "UPDATE usage_days SET opened_jobs = 1, expired = 0").await;
         sql(&app, "UPDATE job_totals SET expired = 0").await;
         sql(&app, "UPDATE job_totals SET expired = 0").await;
         match touch {
@@ -182,7 +182,8 @@ async fn upkeep_ends_what_is_overdue_in_all_teams_at_once() {
     let held = "SELECT sum(held)::bigint FROM credit_accounts";
     assert_eq!(app.database.client.query_one(held, &[]).await.expect("a sum").get::<_, i64>(0), 0);
     let nothing = upkeep().await.ok();
-    assert_eq!(nothing, json!({"expired_jobs": 0, "months_made": 0, "months_dropped": 0}));
+    let expected = json!({"expired_jobs": 0, "months_made": 0, "months_dropped": 0, "costs_found": 0});
+    assert_eq!(nothing, expected);
     let unknown = app.admin().post("/api/jobs/expire", json!({"team_id": teams[0].id})).await;
     assert_eq!((unknown.status.as_u16(), &unknown.body["code"]), (400, &json!("invalid_request")));
     app.check_invariants().await;

@@ -65,9 +65,9 @@ async fn completing_a_job_without_calls_deducts_its_credit() {
     );
     assert_time(&done["completed_at"]);
     let expected = json!({
-        "total_calls": 0, "successful_calls": 0, "failed_calls": 0, "total_tokens": 0, "total_cost_usd": 0,
-        "avg_latency_ms": 0, "unpriced_calls": 0, "credit_applied": true, "credits_charged": 1,
-        "credits_remaining": 2,
+        "total_calls": 0, "successful_calls": 0, "failed_calls": 0, "refused_calls": 0, "total_tokens": 0,
+        "total_cost_usd": 0, "avg_latency_ms": 0, "unpriced_calls": 0, "credit_applied": true, "credits_charged": 1,
+        "credits_refunded": 0, "charge_is_final": true, "credits_remaining": 2,
     });
     assert_eq!(done["costs"], expected);
     let read = team.read(&job).await;

@@ -66,8 +66,8 @@ pub async fn assert_dead(app: &TestApp, team: &Team) {
 #[tokio::test]
 async fn a_further_key_works_beside_the_first_with_the_same_models_and_limits() {
     let app = TestApp::start().await;
-    let team =
-        app.team_with(json!({"credits_allocated": 9, "rpm_limit": 60, "budget_duration": "30d"})).await;
+    let fields = json!({"credits_allocated": 9, "rpm_limit": 60, "max_budget": 25, "budget_duration": "30d"});
+    let team = app.team_with(fields).await;
     let made = further(&app, &team, "ci").await;
     assert_eq!((&made["team_id"], &made["key"]["alias"]), (&json!(team.id), &json!("ci")));
     assert_uuid(&made["key"]["key_id"]);

@@ -26,13 +26,13 @@ async fn litellm_has_the_team_with_its_models_budget_and_limits() {
     let (first, second) =
         (app.model_group(&["gpt-4", "gpt-4o"]).await, app.model_group(&["gpt-4o", "gpt-4o-mini"]).await);
     let fields = json!({
-        "model_groups": [first, second], "credits_allocated": 1000, "team_alias": "Acme", "budget_duration": "30d",
-        "rpm_limit": 60, "tpm_limit": 10_000,
+        "model_groups": [first, second], "credits_allocated": 1000, "team_alias": "Acme",
+        "max_budget": 99.5, "budget_duration": "30d", "rpm_limit": 60, "tpm_limit": 10_000,
     });
     let team = app.team_with(fields).await;
     assert_eq!(
         known(stand_in, &team.id),
-        (vec!["gpt-4".into(), "gpt-4o".into(), "gpt-4o-mini".into()], Some(100.0), false)
+        (vec!["gpt-4".into(), "gpt-4o".into(), "gpt-4o-mini".into()], Some(99.5), false)
     );
     let (of_team, of_key) = (stand_in.team(&team.id).expect("a team"), stand_in.keys_of(&team.id).remove(0));
     assert_eq!(of_team.team_alias.as_deref(), Some("Acme"));
@@ -190,14 +190,15 @@ async fn credits_are_worth_what_the_deployment_says() {
 async fn every_budget_duration_is_one_that_litellm_takes_or_is_refused() {
     let app = TestApp::start().await;
     for duration in ["1s", "30m", "24h", "7d", "30d", "2w", "1mo", "365d", "65535s", "65535d", "65535w"] {
-        let team = app.team_with(json!({"budget_duration": duration})).await;
+        let team = app.team_with(json!({"max_budget": 5, "budget_duration": duration})).await;
         assert_eq!(show(&app, &team).await["budget_duration"], duration);
     }
     let organization = app.organization().await;
     // LiteLLM takes some numbers of months only in some months of the year.
     for duration in ["2mo", "11mo", "12mo", "65535mo"] {
-        let body =
-            json!({"organization_id": organization, "team_id": unique("team"), "budget_duration": duration});
+        let body = json!({
+            "organization_id": organization, "team_id": unique("team"), "max_budget": 5, "budget_duration": duration,
+        });
         let answer = app.admin().post("/api/teams/create", body).await;
         let named =
             answer.body["detail"].as_str().is_some_and(|detail| detail.starts_with("budget_duration: "));

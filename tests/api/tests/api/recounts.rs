@@ -23,8 +23,10 @@ async fn traffic(team: &Team, groups: &[String], seed: u64) {
                 random.u32(0..3000),
                 random.u32(0..3000)
             );
-            if random.u32(0..8) == 0 {
-                prompt += " [[status=500]]";
+            match random.u32(0..8) {
+                0 => prompt += " [[status=500]]",
+                1 => prompt += " [[status=400]]",
+                _ => {}
             }
             let group = &groups[random.usize(0..groups.len())];
             let body = json!({"model_group": group, "messages": [{"role": "user", "content": prompt}]});
@@ -49,7 +51,13 @@ async fn traffic(team: &Team, groups: &[String], seed: u64) {
 struct Recount {
     jobs: BTreeMap<String, i64>,
     calls: i64,
+    refused: i64,
     unpriced: i64,
+    charged: i64,
+    /// The jobs that have ended, delivered something and are not charged.
+    free: i64,
+    /// The jobs that are open and have delivered something.
+    delivering: i64,
     tokens: i64,
     credits: i64,
     cost: Decimal,
@@ -75,9 +83,12 @@ async fn recount(app: &TestApp, team: &Team, price: impl Fn(i64, Decimal) -> Dec
         let of_type = sums.job_types.entry(job["job_type"].as_str().expect("a type").to_owned()).or_default();
         of_type.0 += 1;
         let mut of_job = Decimal::ZERO;
+        let mut delivered = false;
         for (call, exact) in job["calls"].as_array().expect("calls").iter().zip(exact) {
             let cost = known_amount(exact.get(), &["cost_usd"]);
             sums.calls += 1;
+            sums.refused += i64::from(call["status"] == "refused");
+            delivered |= call["status"] == "succeeded";
             sums.unpriced += i64::from(cost.is_none());
             sums.tokens += call["tokens"].as_i64().expect("tokens");
             of_job += cost.unwrap_or_default();
@@ -86,6 +97,10 @@ async fn recount(app: &TestApp, team: &Team, price: impl Fn(i64, Decimal) -> Dec
                 sums.models.entry(tried["model"].as_str().expect("a model").to_owned()).or_default();
             *of_model = (of_model.0 + 1, of_model.1 + cost.unwrap_or_default());
         }
+        let charged = job["credit_applied"] == true;
+        sums.charged += i64::from(charged);
+        sums.free += i64::from(delivered && !charged && !job["completed_at"].is_null());
+        sums.delivering += i64::from(delivered && job["completed_at"].is_null());
         sums.cost += of_job;
         of_type.1 += of_job;
         costs.insert(id.to_owned(), of_job);
@@ -111,7 +126,10 @@ fn assert_usage(usage: &Answer, sums: &Recount) {
         ("cancelled_jobs", jobs("cancelled")),
         ("expired_jobs", jobs("expired")),
         ("total_calls", sums.calls),
+        ("refused_calls", sums.refused),
         ("unpriced_calls", sums.unpriced),
+        ("charged_jobs", sums.charged),
+        ("free_jobs_with_output", sums.free),
         ("total_tokens", sums.tokens),
         ("credits_used", sums.credits),
     ] {
@@ -155,7 +173,10 @@ async fn usage_equals_a_recount_of_a_random_mix_of_jobs_and_calls() {
     join_all((1..=4).map(|seed| traffic(&team, &groups, seed))).await;
 
     let sums = recount(&app, &team, |_, cost| cost * decimal("1.173")).await;
-    assert!(sums.jobs.len() >= 4 && sums.unpriced > 0 && sums.models.len() >= 3, "a mix indeed");
+    assert!(
+        sums.jobs.len() >= 4 && sums.unpriced > 0 && sums.refused > 0 && sums.models.len() >= 3,
+        "a mix indeed"
+    );
     let usage = usage(&app, &team, "").await;
     assert_usage(&usage, &sums);
     assert_eq!(amount(&usage.text, &["remaining_budget"]), decimal("1000000") - sums.cost);
@@ -203,7 +224,10 @@ async fn an_organizations_usage_is_the_sum_of_its_teams_also_of_those_that_were_
             }
         }
         all.calls += part.calls;
+        all.refused += part.refused;
         all.unpriced += part.unpriced;
+        all.charged += part.charged;
+        all.free += part.free;
         all.tokens += part.tokens;
         all.credits += part.credits;
         all.cost += part.cost;
@@ -220,7 +244,7 @@ async fn an_organizations_usage_is_the_sum_of_its_teams_also_of_those_that_were_
         assert_eq!(amount(&before.text, &["teams", &team.id, "revenue_usd"]), sums.revenue);
     }
 
-    // What is open is cancelled with its team; nothing else changes.
+    // What is open is cancelled with its team, and is free; nothing else changes.
     let open: Vec<_> = sums[0]
         .jobs
         .iter()
@@ -231,7 +255,9 @@ async fn an_organizations_usage_is_the_sum_of_its_teams_also_of_those_that_were_
     Answer::of(delete).await.ok();
     let mut expected = json.clone();
     let cancel = |summary: &mut Value| {
-        summary["cancelled_jobs"] = json!(summary["cancelled_jobs"].as_i64().expect("a number") + open);
+        for (name, more) in [("cancelled_jobs", open), ("free_jobs_with_output", sums[0].delivering)] {
+            summary[name] = json!(summary[name].as_i64().expect("a number") + more);
+        }
     };
     cancel(&mut expected["summary"]);
     cancel(&mut expected["teams"][&teams[0].id]["summary"]);

@@ -18,22 +18,25 @@ async fn old_job(app: &TestApp, team: &Team, months: u32) -> (String, String) {
     let names = format!(
         "SELECT to_char(day, 'YYYY-MM'), to_char(day, 'YYYY_MM'), uuid_v7_floor(day)::text,
                 uuid_v7_floor(date_trunc('month', day))::text,
-                uuid_v7_floor(date_trunc('month', day) + interval '1 month')::text
+                uuid_v7_floor(date_trunc('month', day) + interval '1 month')::text,
+                day::text
          FROM (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
                       - make_interval(months => {months}) + interval '10 days' AS day) AS days"
     );
     let row = app.database.client.query_one(&names, &[]).await.expect("the names");
-    let [month, name, old, from, to] = [0, 1, 2, 3, 4].map(|column| row.get::<_, String>(column));
+    let [month, name, old, from, to, at] = [0, 1, 2, 3, 4, 5].map(|column| row.get::<_, String>(column));
     let move_back = format!(
         "CREATE TABLE IF NOT EXISTS jobs_{name} PARTITION OF jobs FOR VALUES FROM ('{from}') TO ('{to}');
          CREATE TABLE IF NOT EXISTS calls_{name} PARTITION OF calls FOR VALUES FROM ('{from}') TO ('{to}');
          ALTER TABLE credit_transactions DISABLE TRIGGER USER;
-         UPDATE credit_transactions SET job_id = '{old}' WHERE job_id = '{job}';
+         UPDATE credit_transactions SET job_id = '{old}', created_at = '{at}' WHERE job_id = '{job}';
          ALTER TABLE credit_transactions ENABLE TRIGGER USER;
-         UPDATE calls SET job_id = '{old}' WHERE job_id = '{job}';
-         UPDATE jobs SET job_id = '{old}' WHERE job_id = '{job}';
-         UPDATE usage_days SET day = job_day('{old}') WHERE team_id = '{team}';
-         UPDATE usage_models SET day = job_day('{old}') WHERE team_id = '{team}';",
+         UPDATE calls SET job_id = '{old}', created_at = '{at}', ended_at = '{at}', settled_at = '{at}'
+         WHERE job_id = '{job}';
+         UPDATE jobs SET job_id = '{old}', created_at = '{at}', started_at = '{at}', completed_at = '{at}'
+         WHERE job_id = '{job}';
+         UPDATE usage_days SET day = '{at}'::timestamptz AT TIME ZONE 'UTC' WHERE team_id = '{team}';
+         UPDATE usage_models SET day = '{at}'::timestamptz AT TIME ZONE 'UTC' WHERE team_id = '{team}';",
         team = team.id
     );
     app.database.client.batch_execute(&move_back).await.expect("a job of an old month");

@@ -105,6 +105,9 @@ async fn as_a_table_usage_has_a_line_for_each_day_and_job_type() {
         "tokens",
         "cost_usd",
         "revenue_usd",
+        "charged_jobs",
+        "free_jobs_with_output",
+        "refused_calls",
     ];
     assert_eq!(rows[0], columns);
     let expected = [("2025-10-01", 2), ("2025-10-13", 4), ("2025-10-31", 8), ("2025-11-01", 16)];
@@ -114,6 +117,7 @@ async fn as_a_table_usage_has_a_line_for_each_day_and_job_type() {
         assert_eq!(row[..9], [*day, id, *day, "1", "1", "0", "1", "1", &tokens]);
         assert_eq!(decimal(&row[9]) * Decimal::from(1000), decimal(&tokens));
         assert_eq!(decimal(&row[10]), decimal("1.5"));
+        assert_eq!(row[11..], ["1", "0", "0"]);
     }
     assert_eq!(rows.len(), 5);
     let path = format!("/api/teams/{}/usage?from=2025-10-01&to=2025-11-01&format=csv", team.id);

@@ -108,9 +108,9 @@ async fn every_field_of_a_team_can_be_changed_and_null_takes_a_limit_away() {
         ("credit_limit", json!(7)),
         ("credit_limit", Value::Null),
         ("budget_mode", json!("hard")),
+        ("max_budget", json!(12.345)),
         ("budget_duration", json!("7d")),
         ("budget_duration", Value::Null),
-        ("max_budget", json!(12.345)),
         ("max_budget", Value::Null),
         ("rpm_limit", json!(61)),
         ("rpm_limit", Value::Null),
@@ -133,6 +133,14 @@ async fn every_field_of_a_team_can_be_changed_and_null_takes_a_limit_away() {
         let changed = app.admin().put(&path, json!({field: value})).await.ok();
         assert!(changed["updated_at"].as_str() > expected["updated_at"].as_str(), "{field}");
         expected[field] = value;
+        // Without a budget of its own a team has what its credits are worth.
+        if expected["max_budget"].is_null() || field == "budget_mode" || field == "credit_limit" {
+            expected["max_budget"] = match (&expected["budget_mode"], expected["credit_limit"].as_i64()) {
+                (mode, _) if mode == "hard" => json!(0.5),
+                (_, Some(_)) => json!(1.2),
+                (_, None) => Value::Null,
+            };
+        }
         expected["updated_at"] = changed["updated_at"].clone();
         assert_eq!(changed, expected, "{field}");
         assert_eq!(show(&app, &team).await, expected, "{field}");
@@ -161,7 +169,7 @@ async fn a_changed_team_is_told_to_litellm_with_its_name_budget_and_limits() {
         (
             json!({"max_budget": null, "budget_duration": null, "rpm_limit": null, "tpm_limit": null}),
             "New",
-            None,
+            Some(0.5),
             None,
             None,
             None,

@@ -20,8 +20,8 @@ async fn creating_a_team_answers_all_that_it_is_and_its_key() {
     let id = unique("Team_A.1");
     let body = json!({
         "organization_id": organization, "team_id": id, "team_alias": "Acme – Production", "credits_allocated": 1000,
-        "model_groups": [second, first], "access_groups": [], "metadata": {"a": 1}, "budget_duration": "30d",
-        "rpm_limit": 60, "tpm_limit": 10_000, "default_model_group": first, "budget_mode": "soft", "credit_limit": 7,
+        "model_groups": [second, first], "access_groups": [], "metadata": {"a": 1}, "max_budget": 25,
+        "budget_duration": "30d", "rpm_limit": 60, "tpm_limit": 10_000, "default_model_group": first, "budget_mode": "soft", "credit_limit": 7,
     });
     let mut created = app.admin().post("/api/teams/create", body).await.ok();
     let key = created.as_object_mut().and_then(|team| team.remove("virtual_key")).expect("a key");
@@ -49,6 +49,7 @@ async fn creating_a_team_answers_all_that_it_is_and_its_key() {
         ("credits", credits),
         ("status", json!("active")),
         ("metadata", json!({"a": 1})),
+        ("max_budget", json!(25)),
         ("budget_duration", json!("30d")),
         ("rpm_limit", json!(60)),
         ("tpm_limit", json!(10_000)),

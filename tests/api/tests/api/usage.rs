@@ -225,10 +225,10 @@ async fn add_jobs(app: &TestApp, team: &Team, number: u32) {
         "UPDATE credit_accounts SET held = held + {number};
          WITH added AS (
              INSERT INTO jobs (job_id, team_id, terms_id, job_type, status, metadata, completed_at, credit_applied,
-             expires_at)
-             SELECT uuid_v7(), team_id, terms_id, 'test', 'completed', '{{}}', now(), true, now()
+             credits_due, credits_charged, expires_at)
+             SELECT uuid_v7(), team_id, terms_id, 'test', 'completed', '{{}}', now(), true, 1, 1, now()
              FROM teams, generate_series(1, {number}) WHERE team_id = '{}' RETURNING job_id, team_id)
-         SELECT count(post_transaction(team_id, 'deduction', -1, 'test', job_id, '{{}}')) FROM added;",
+         SELECT count(post_transaction(team_id, 'deduction', -1, 'test', job_id, '{{}}', 1, NULL, NULL)) FROM added;",
         team.id
     );
     app.database.client.batch_execute(&add).await.expect("more jobs");

@@ -1,7 +1,7 @@
 //! LiteLLM's own limits for a team's key: they end a call, and no other model is tried.
 
-use crate::fixtures::{call, models_asked, prompt, stream_refusal};
-use api_tests::{TestApp, eventually};
+use crate::fixtures::{call, events, models_asked, prompt, stream, stream_refusal};
+use api_tests::{TestApp, behind_our_back, eventually};
 use serde_json::json;
 
 #[tokio::test]
@@ -30,6 +30,8 @@ async fn a_used_up_budget_is_402_and_no_other_model_is_tried() {
     if let Some(stand_in) = app.stand_in() {
         assert_eq!(models_asked(stand_in), ["expensive"; 3]);
     }
+    let read = team.read(&job).await;
+    assert_eq!((&read["refused_calls"], &read["failed_calls"]), (&json!(2), &json!(0)));
     app.check_invariants().await;
 }
 
@@ -52,11 +54,14 @@ async fn adding_credits_lifts_a_used_up_budget() {
 }
 
 #[tokio::test]
-async fn a_keys_rate_limit_is_429_with_its_retry_after_and_no_other_model_is_tried() {
+async fn litellms_own_rate_limit_is_429_with_its_retry_after_and_no_other_model_is_tried() {
     let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
     let group = app.model_group(&["gpt-4o-mini", "gpt-4o"]).await;
-    let team = app.team_with(json!({"credits_allocated": 2, "rpm_limit": 1, "model_groups": [group]})).await;
+    let team = app.team_with(json!({"credits_allocated": 2, "model_groups": [group]})).await;
     let (job, other) = (team.job().await, team.job().await);
+    let key = stand_in.keys_of(&team.id).remove(0).token;
+    behind_our_back(stand_in, "/key/update", json!({"key": key, "rpm_limit": 1})).await;
     team.call(&job, "hello").await.ok();
 
     for refusal in [team.call(&other, "hello").await, stream_refusal(&team, &other, prompt("hello")).await] {
@@ -65,32 +70,52 @@ async fn a_keys_rate_limit_is_429_with_its_retry_after_and_no_other_model_is_tri
         assert!(!refusal.text.contains(&team.id), "{}", refusal.text);
         refusal.refused(429, "rate_limited", "LLM call failed: Rate limit exceeded");
     }
-    if let Some(stand_in) = app.stand_in() {
-        assert_eq!(models_asked(stand_in), ["gpt-4o-mini"; 3]);
-    }
-    // A refused call has failed, so its job costs nothing; the other one is unharmed.
-    assert_eq!(team.complete(&other, "completed").await.ok()["costs"]["credit_applied"], json!(false));
+    assert_eq!(models_asked(stand_in), ["gpt-4o-mini"; 3]);
+    // All calls of the one job were refused, so it costs nothing; the other one is unharmed.
+    let costs = team.complete(&other, "completed").await.ok()["costs"].clone();
+    assert_eq!(
+        [&costs["refused_calls"], &costs["failed_calls"], &costs["credit_applied"]],
+        [&json!(2), &json!(0), &json!(false)]
+    );
     assert_eq!(team.complete(&job, "completed").await.ok()["costs"]["credit_applied"], json!(true));
     app.check_invariants().await;
 }
 
 #[tokio::test]
-async fn a_key_that_litellm_no_longer_takes_is_refused_as_ours_would_be() {
+async fn a_key_that_litellm_refuses_although_it_is_good_is_put_right_and_the_call_succeeds() {
     let app = TestApp::start().await;
     let Some(stand_in) = app.stand_in() else { return };
     let team = app.team_using(&["gpt-4o-mini", "gpt-4o"], 1).await;
     let job = team.job().await;
-    let token = stand_in.keys_of(&team.id).remove(0).token;
-    let master = format!("Bearer {}", stand_in.master_key());
-    let blocked = reqwest::Client::new()
-        .post(format!("{}/key/block", stand_in.url()))
-        .header("authorization", master)
-        .header("content-type", "application/json")
-        .body(json!({"key": token}).to_string());
-    assert_eq!(blocked.send().await.expect("an answer").status(), 200);
+    let key = stand_in.keys_of(&team.id).remove(0).token;
+    for streamed in [false, true] {
+        // As after a suspension of which LiteLLM has not heard the end.
+        behind_our_back(stand_in, "/key/block", json!({"key": key})).await;
+        if streamed {
+            let (_, done) = events(stream(&team, &job, prompt("hello")).await).await;
+            assert!(done);
+        } else {
+            team.call(&job, "hello").await.ok();
+        }
+        assert_eq!(stand_in.keys_of(&team.id).remove(0).blocked, Some(false));
+    }
+    assert_eq!(models_asked(stand_in), ["gpt-4o-mini"; 4], "the same model is asked once more");
+    let read = team.read(&job).await;
+    assert_eq!((&read["successful_calls"], &read["failed_calls"]), (&json!(2), &json!(0)));
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_key_that_litellm_has_lost_is_refused_as_ours_would_be() {
+    let app = TestApp::start().await;
+    let Some(stand_in) = app.stand_in() else { return };
+    let team = app.team_using(&["gpt-4o-mini", "gpt-4o"], 1).await;
+    let job = team.job().await;
+    stand_in.lose_key(&stand_in.keys_of(&team.id).remove(0).token);
 
     team.call(&job, "hello").await.refused(401, "unauthenticated", "Invalid API key");
     stream_refusal(&team, &job, prompt("hello")).await.refused(401, "unauthenticated", "Invalid API key");
-    assert_eq!(models_asked(stand_in), ["gpt-4o-mini"; 2]);
+    // It is put right once in each call, and no other model is tried.
+    assert_eq!(models_asked(stand_in), ["gpt-4o-mini"; 4]);
     app.check_invariants().await;
 }

@@ -74,7 +74,10 @@ async fn a_failure_that_no_model_would_do_better_is_answered_at_once() {
         team.call(&job, "hello").await.refused(status, code, detail);
         stream_refusal(&team, &job, prompt("hello")).await.refused(status, code, detail);
         assert_eq!(tried(&attempts(&app, &job).await), [model]);
-        assert_eq!(team.read(&job).await["failed_calls"], json!(2), "{model}");
+        let read = team.read(&job).await;
+        // The request itself was refused, or what LiteLLM may use: a fault of the caller's or of the seller's.
+        let expected = if code == "invalid_request" { [2, 0] } else { [0, 2] };
+        assert_eq!([&read["refused_calls"], &read["failed_calls"]], expected, "{model}");
     }
     app.check_invariants().await;
 }

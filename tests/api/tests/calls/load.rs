@@ -1,15 +1,20 @@
 //! Many calls at once.
 
 use crate::fixtures::{app_with_connections, calls_that_are, events, prompt, stream};
-use api_tests::{TestApp, eventually};
+use api_tests::{Team, TestApp, eventually};
 use futures::future::join_all;
 use serde_json::json;
 use std::time::Duration;
 
+/// A team with one credit, whose job may have any number of open calls.
+async fn busy_team(app: &TestApp) -> Team {
+    app.team_with(json!({"credits_allocated": 1, "limits": {"open_calls_per_job": 0}})).await
+}
+
 #[tokio::test]
 async fn fifty_calls_on_a_slow_model_all_settle_and_hold_up_nobody_else() {
     let app = app_with_connections(16).await;
-    let (team, other) = (app.team(1).await, app.team(1).await);
+    let (team, other) = (busy_team(&app).await, app.team(1).await);
     let (job, others_job) = (team.job().await, other.job().await);
     let slow = {
         let (team, job) = (team.clone(), job.clone());
@@ -37,7 +42,7 @@ async fn fifty_calls_on_a_slow_model_all_settle_and_hold_up_nobody_else() {
 #[tokio::test]
 async fn forty_streams_at_once_in_one_job_do_not_mix() {
     let app = app_with_connections(16).await;
-    let team = app.team(1).await;
+    let team = busy_team(&app).await;
     let job = team.job().await;
     let words: Vec<String> = (0..40).map(|index| format!("word-{index} of {index}")).collect();
     let streams = words.iter().map(async |word| {
@@ -59,7 +64,7 @@ async fn forty_streams_at_once_in_one_job_do_not_mix() {
 #[tokio::test]
 async fn a_job_completed_among_its_calls_counts_each_of_them_once() {
     let app = TestApp::start().await;
-    let team = app.team(1).await;
+    let team = busy_team(&app).await;
     let job = team.job().await;
     let call = async |index: u32| team.call(&job, &format!("[[first_ms={}]] x", 50 * index)).await;
     let calls = join_all((0..20).map(call));

@@ -140,10 +140,10 @@ async fn as_a_stream_the_summary_also_tells_how_the_job_ended() {
 async fn a_call_that_no_model_answers_fails_its_job_which_costs_nothing() {
     let app = TestApp::start().await;
     for route in ROUTES {
-        for (models, status, code) in [
-            (&["err500", "err503"][..], 502, "llm_failed"),
-            (&["err400"], 400, "invalid_request"),
-            (&["err429"], 502, "llm_failed"),
+        for (models, status, code, end) in [
+            (&["err500", "err503"][..], 502, "llm_failed", "failed"),
+            (&["err400"], 400, "invalid_request", "refused"),
+            (&["err429"], 502, "llm_failed", "failed"),
         ] {
             let team = app.team_using(models, 1).await;
             let answer = team.client.post(route, body("hello", json!({}))).await;
@@ -157,7 +157,7 @@ async fn a_call_that_no_model_answers_fails_its_job_which_costs_nothing() {
             assert_eq!(answer.header("x-job-id"), job["job_id"].as_str());
             assert_eq!(
                 [&job["status"], &job["credit_applied"], &job["error_message"], &job["calls"][0]["status"]],
-                [&json!("failed"), &json!(false), &answer.body["detail"], &json!("failed")]
+                [&json!("failed"), &json!(false), &answer.body["detail"], &json!(end)]
             );
             assert_eq!(credits(&team).await, [1, 1]);
         }

@@ -28,6 +28,12 @@ llm_timeout_seconds = "{{ llm_timeout_seconds }}"
 llm_idle_seconds = "{{ llm_idle_seconds }}"
 litellm_connect_seconds = "{{ litellm_connect_seconds }}"
 store_messages_days = "{{ store_messages_days }}"
+limit_calls_per_job = "{{ limit_calls_per_job }}"
+limit_open_calls_per_job = "{{ limit_open_calls_per_job }}"
+limit_open_calls = "{{ limit_open_calls }}"
+limit_open_jobs = "{{ limit_open_jobs }}"
+limit_cost_usd_per_job = "{{ limit_cost_usd_per_job }}"
+costs_visible_to_teams = "{{ costs_visible_to_teams }}"
 "#;
 
 async fn app_with_trap() -> TestApp {
@@ -49,7 +55,7 @@ async fn pass_deadlines(app: &TestApp) {
 async fn calls_and_streams_settle_while_another_component_traps_again_and_again() {
     let app = app_with_trap().await;
     let teams = join_all((0..4).map(|_| app.team(20))).await;
-    let victim = app.team(1).await;
+    let victim = app.team_with(json!({"credits_allocated": 1, "limits": {"open_calls_per_job": 0}})).await;
     let victims_job = victim.job().await;
 
     let work = async |team: &Team| {

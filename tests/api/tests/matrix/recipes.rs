@@ -114,6 +114,7 @@ pub async fn recipe(route: &str, world: &World<'_>) -> Recipe {
         }
         "PUT /api/teams/{team_id}/suspend" => at(format!("/api/teams/{id}/suspend")),
         "PUT /api/teams/{team_id}/resume" => at(format!("/api/teams/{id}/resume")),
+        "POST /api/teams/{team_id}/resync" => at(format!("/api/teams/{id}/resync")),
         "GET /api/teams/{team_id}/jobs" => at(format!("/api/teams/{id}/jobs")),
         "GET /api/teams/{team_id}/usage" => at(format!("/api/teams/{id}/usage")),
         "GET /api/teams/{team_id}/alerts" => at(format!("/api/teams/{id}/alerts")),
@@ -135,6 +136,10 @@ pub async fn recipe(route: &str, world: &World<'_>) -> Recipe {
         }
         "POST /api/credits/teams/{team_id}/adjust" => at(format!("/api/credits/teams/{id}/adjust"))
             .body(json!({"credits_amount": -1, "reason": "a test"})),
+        "POST /api/credits/teams/{team_id}/refund" => {
+            team.complete(job, "completed").await.ok();
+            at(format!("/api/credits/teams/{id}/refund")).body(json!({"job_id": job, "reason": "a test"}))
+        }
         "POST /api/credits/teams/{team_id}/check" => {
             at(format!("/api/credits/teams/{id}/check")).body(json!({"credits_required": 2}))
         }
