@@ -21,7 +21,8 @@ async fn creating_a_team_answers_all_that_it_is_and_its_key() {
     let body = json!({
         "organization_id": organization, "team_id": id, "team_alias": "Acme – Production", "credits_allocated": 1000,
         "model_groups": [second, first], "access_groups": [], "metadata": {"a": 1}, "max_budget": 25,
-        "budget_duration": "30d", "rpm_limit": 60, "tpm_limit": 10_000, "default_model_group": first, "budget_mode": "soft", "credit_limit": 7,
+        "budget_duration": "30d", "rpm_limit": 60, "tpm_limit": 10_000, "default_model_group": first,
+        "budget_mode": "soft", "credit_limit": 7,
     });
     let mut created = app.admin().post("/api/teams/create", body).await.ok();
     let key = created.as_object_mut().and_then(|team| team.remove("virtual_key")).expect("a key");
