@@ -188,9 +188,7 @@ BEGIN
                                      v_refunded));
     END IF;
     v_row := post_transaction(p_team_id, 'refund', v_credits, p_reason, p_job_id, '{}', 0, NULL, NULL);
-    UPDATE jobs SET credits_charged = v_charged, credits_due = coalesce(credits_due, v_charged),
-                    credits_refunded = v_refunded + v_credits
-    WHERE job_id = p_job_id;
+    UPDATE jobs SET credits_charged = v_charged, credits_refunded = v_refunded + v_credits WHERE job_id = p_job_id;
     INSERT INTO usage_days AS u (team_id, day, job_type, credits_charged)
     VALUES (p_team_id, today(), v_job.job_type, -v_credits)
     ON CONFLICT (team_id, day, job_type) DO UPDATE SET credits_charged = u.credits_charged - v_credits;
