@@ -51,7 +51,8 @@ GRANT EXECUTE ON FUNCTION create_job TO llm_jobs_application;
 
 -- The known cost of a job's calls; NULL if calls are unpriced and the known cost is 0.
 CREATE OR REPLACE FUNCTION job_cost(j jobs) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN j.priced_calls < j.total_calls THEN nullif(j.known_cost_usd, 0) ELSE j.known_cost_usd END
+    SELECT trim_scale(CASE WHEN j.priced_calls < j.total_calls THEN nullif(j.known_cost_usd, 0)
+                           ELSE j.known_cost_usd END)
 $$;
 
 -- The average latency of a job's calls, in milliseconds.

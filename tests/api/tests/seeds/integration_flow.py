@@ -70,7 +70,7 @@ until("refusal of the old group's models", lambda: direct(key, "gpt-3.5-turbo").
 good(requests.put(f"{API}/teams/{TEAM}/model-groups", headers=ADMIN, json=[BASIC]))
 until("access to the first group's models", lambda: direct(key, "expensive").status_code != 403)
 
-# The budget in USD is used up while credits are left, and adding credits raises it.
+# The budget in USD is used up while credits are left. One that the admin has set is not raised by adding credits.
 job = good(requests.post(f"{API}/jobs/create", headers=bearer(key), json={"team_id": TEAM, "job_type": "chat"}))["job_id"]
 
 
@@ -91,8 +91,10 @@ same((exhausted.status_code, exhausted.json()["code"]), (402, "budget_exhausted"
 
 body = {"amount": 100.0, "reason": "Monthly allocation"}
 has(good(curl(f"/credits/teams/{TEAM}/add", body)), {"credits_added": 100, "credits_remaining": 110})
+same((call().status_code, call().json()["code"]), (402, "budget_exhausted"))
+good(requests.put(f"{API}/teams/{TEAM}", headers=ADMIN, json={"max_budget": 11}))
 until("call within the raised budget", lambda: call().status_code == 200)
 has(good(requests.get(f"{API}/teams/{TEAM}", headers=ADMIN))["credits"], {"credits_allocated": 110, "credits_used": 0})
 done = requests.post(f"{API}/jobs/{job}/complete", headers=bearer(key), json={"status": "completed"})
-# The refused call failed, so the job costs nothing.
-has(good(done)["costs"], {"credit_applied": False, "credits_remaining": 110})
+# A call that was refused, because the budget was used up, does not make the job free.
+has(good(done)["costs"], {"credit_applied": True, "credits_remaining": 109})
