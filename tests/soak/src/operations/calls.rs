@@ -3,7 +3,7 @@
 use crate::{
     driver::{CANARY, Intent, Round},
     history::{By, Kind, StreamEnd},
-    team::{BREAKS, DEAR, FALLS_BACK, WORKS},
+    team::{BREAKS, DEAR, FALLS_BACK, SHORT_PATIENCE, TIMES_OUT, UNPRICED, WORKS},
 };
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -27,6 +27,11 @@ impl Round {
             26..36 => marks = format!("[[first_ms={}]]", random.u16(50..600)),
             36..40 => group = Some(DEAR),
             40..45 => group = Some(WORKS),
+            45..49 => group = Some(UNPRICED),
+            49..52 => {
+                group = Some(TIMES_OUT);
+                marks = format!("[[first_ms={}]]", 2 * SHORT_PATIENCE);
+            }
             _ => {}
         }
         if streamed && random.u8(..4) == 0 {
