@@ -85,21 +85,29 @@ BEGIN
 END $$;
 
 -- What a call of a model group costs on the average; 0 if none has had a cost yet. Counted anew once a second at most
--- (more often until there is a cost), by whoever comes first; nobody waits for it.
+-- (more often until there is a cost), by whoever comes first; nobody waits for it. Those who know of no cost meanwhile
+-- count for themselves.
 CREATE OR REPLACE FUNCTION mean_cost(p_model_group text) RETURNS numeric LANGUAGE plpgsql AS $$
 DECLARE
-    v_row group_costs;
+    v_known group_costs;
+    v_mine boolean;
+    v_mean numeric;
 BEGIN
-    SELECT * INTO v_row FROM group_costs WHERE model_group = p_model_group;
-    IF (v_row.counted_at IS NULL OR v_row.counted_at < now() - interval '1 second'
-        OR (v_row.mean_cost_usd = 0 AND v_row.counted_at < now() - interval '20 milliseconds'))
-        AND pg_try_advisory_xact_lock(hashtext('group_costs'), hashtext(p_model_group)) THEN
-        INSERT INTO group_costs AS g (model_group, mean_cost_usd, counted_at)
-        SELECT p_model_group, coalesce(round(sum(cost_usd) / nullif(sum(priced), 0), 12), 0), now()
-        FROM call_totals WHERE model_group = p_model_group
-        ON CONFLICT (model_group) DO UPDATE SET
-            mean_cost_usd = excluded.mean_cost_usd, counted_at = excluded.counted_at
-        RETURNING * INTO v_row;
+    SELECT * INTO v_known FROM group_costs WHERE model_group = p_model_group;
+    IF v_known.counted_at >= now() - (CASE WHEN v_known.mean_cost_usd > 0 THEN interval '1 second'
+                                           ELSE interval '20 milliseconds' END) THEN
+        RETURN v_known.mean_cost_usd;
     END IF;
-    RETURN coalesce(v_row.mean_cost_usd, 0);
+    v_mine := pg_try_advisory_xact_lock(hashtext('group_costs'), hashtext(p_model_group));
+    IF NOT v_mine AND v_known.mean_cost_usd > 0 THEN
+        RETURN v_known.mean_cost_usd;
+    END IF;
+    SELECT coalesce(round(sum(cost_usd) / nullif(sum(priced), 0), 12), 0) INTO v_mean
+    FROM call_totals WHERE model_group = p_model_group;
+    IF v_mine THEN
+        INSERT INTO group_costs (model_group, mean_cost_usd, counted_at) VALUES (p_model_group, v_mean, now())
+        ON CONFLICT (model_group) DO UPDATE SET
+            mean_cost_usd = excluded.mean_cost_usd, counted_at = excluded.counted_at;
+    END IF;
+    RETURN v_mean;
 END $$;

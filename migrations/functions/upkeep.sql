@@ -51,10 +51,13 @@ BEGIN
             WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
               AND expires_at <= now() AND job_id >= v_oldest
             FOR NO KEY UPDATE SKIP LOCKED
+        ), ended AS (
+            UPDATE jobs j SET status = 'expired', completed_at = j.expires_at
+            FROM overdue o WHERE j.job_id = o.job_id AND j.job_id >= v_oldest
+            RETURNING j.job_id, j.open_calls
         )
-        UPDATE jobs j SET status = 'expired', completed_at = j.expires_at
-        FROM overdue o WHERE j.job_id = o.job_id AND j.job_id >= v_oldest
-        RETURNING j.job_id, j.open_calls
+        -- In this order they are charged.
+        SELECT job_id, open_calls FROM ended ORDER BY job_id
     LOOP
         v_expired := v_expired + 1;
         v_extra := v_extra + extra_calls('expired', v_row.open_calls) - extra_calls('pending', v_row.open_calls);

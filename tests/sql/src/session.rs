@@ -1,5 +1,6 @@
 //! The functions of `migrations/`, each as one statement outside of any transaction, as the components call them.
 
+use crate::id;
 use serde_json::{Value, json};
 use tokio_postgres::{
     Client,
@@ -21,6 +22,8 @@ pub struct Refusal {
     pub constraint: Option<String>,
     /// Where in which functions it happened.
     pub context: Option<String>,
+    /// In how many seconds it may be another answer.
+    pub detail: Option<String>,
 }
 
 /// What tests expect of an [`Answer`].
@@ -62,11 +65,24 @@ pub struct Settling<'a> {
     pub model: Option<&'a str>,
     /// Whether no other settling follows.
     pub last: bool,
+    /// Whether output reached the caller; `None`: it did if the call succeeded.
+    pub delivered: Option<bool>,
+    /// Whether the model's numbers were out of bounds.
+    pub implausible: bool,
 }
 
 impl Default for Settling<'_> {
     fn default() -> Self {
-        Self { status: "succeeded", tokens: 0, cost: None, latency_ms: 7, model: None, last: true }
+        Self {
+            status: "succeeded",
+            tokens: 0,
+            cost: None,
+            latency_ms: 7,
+            model: None,
+            last: true,
+            delivered: None,
+            implausible: false,
+        }
     }
 }
 
@@ -183,7 +199,8 @@ impl Session {
     /// `settle_call`.
     pub async fn settle(&self, job: Uuid, call: Uuid, settling: Settling<'_>) -> Answer {
         self.settle_by(
-            "SELECT (settle_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10, $11) -> 'settled')::text",
+            "SELECT (settle_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, $10, $11, $12, $13)
+                     -> 'settled')::text",
             job,
             call,
             settling,
@@ -194,12 +211,12 @@ impl Session {
     /// `settle_job_with_call`.
     pub async fn settle_job(&self, job: Uuid, call: Uuid, settling: Settling<'_>) -> Answer {
         let statement = "SELECT (settle_job_with_call($1, $2, $3, $4, $5, $6, $7::text::numeric, $8, $9, \
-                         $10, $11) -> 'completion')::text";
+                         $10, $11, $12, $13) -> 'completion')::text";
         self.settle_by(statement, job, call, settling).await
     }
 
     async fn settle_by(&self, statement: &str, job: Uuid, call: Uuid, settling: Settling<'_>) -> Answer {
-        let Settling { status, tokens, cost, latency_ms, model, last } = settling;
+        let Settling { status, tokens, cost, latency_ms, model, last, delivered, implausible } = settling;
         let attempts = Json(model.map(|model| json!({"model": model})).into_iter().collect::<Vec<_>>());
         let error = (status == "failed").then_some("LLM call failed");
         let (prompt, completion) = (tokens / 2, tokens - tokens / 2);
@@ -217,9 +234,37 @@ impl Session {
                 &attempts,
                 &error,
                 &last,
+                &delivered,
+                &implausible,
             ],
         )
         .await
+    }
+
+    /// `take_unpriced_calls`: each as `(job, call, last)`.
+    pub async fn take_unpriced_calls(&self, limit: i64) -> Vec<(Uuid, Uuid, bool)> {
+        let taken = self.call("SELECT take_unpriced_calls($1)::text", &[&limit]).await.done();
+        let taken = taken.as_array().expect("a list");
+        taken.iter().map(|one| (id(one, "job_id"), id(one, "call_id"), one["last"] == json!(true))).collect()
+    }
+
+    /// `price_call` with so many tokens, half of them of the prompt, and this cost. Answers whether it had an effect.
+    pub async fn price_call(&self, job: Uuid, call: Uuid, tokens: Option<i64>, cost: Option<&str>) -> Answer {
+        let statement =
+            "SELECT (price_call($1, $2, $3, $4, $5, $6::text::numeric, false) -> 'settled')::text";
+        let (prompt, completion) = (tokens.map(|all| all / 2), tokens.map(|all| all - all / 2));
+        self.call(statement, &[&job, &call, &prompt, &completion, &tokens, &cost]).await
+    }
+
+    /// `refund_credits`; no number is all that is left.
+    pub async fn refund_credits(&self, team: &str, job: Uuid, credits: Option<i64>) -> Answer {
+        self.call("SELECT refund_credits($1, $2, $3, 'sorry')::text", &[&team, &job, &credits]).await
+    }
+
+    /// `begin_call` in the team's default group, in a deployment with these limits.
+    pub async fn begin_call_within(&self, key: Uuid, job: Uuid, limits: &Value) -> Answer {
+        let statement = "SELECT begin_call($1, $2, NULL, NULL, false, '{}', 3600, p_limits => $3)::text";
+        self.call(statement, &[&actor(key), &job, &Json(limits)]).await
     }
 
     /// `add_credits`, at ten cents for each.
@@ -250,8 +295,21 @@ impl Session {
         amount: i64,
         period: &str,
     ) -> Answer {
-        let statement = "SELECT configure_auto_refill($1, $2, $3, $4, 0.10)::text";
-        self.call(statement, &[&team, &enabled, &amount, &period]).await
+        self.configure_refill(team, enabled, amount, period, "add", None).await
+    }
+
+    /// The same, saying what a refill does.
+    pub async fn configure_refill(
+        &self,
+        team: &str,
+        enabled: bool,
+        amount: i64,
+        period: &str,
+        mode: &str,
+        cap: Option<i64>,
+    ) -> Answer {
+        let statement = "SELECT configure_auto_refill($1, $2, $3, $4, 0.10, $5, $6)::text";
+        self.call(statement, &[&team, &enabled, &amount, &period, &mode, &cap]).await
     }
 
     /// `update_team` with these fields.
@@ -299,5 +357,6 @@ fn refusal(error: tokio_postgres::Error) -> Refusal {
         message: error.message().into(),
         constraint: error.constraint().map(Into::into),
         context: error.where_().map(Into::into),
+        detail: error.detail().map(Into::into),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 /// Statements that each violate one constraint, on a world with one team that has a completed and charged job and an
 /// open one, in which a call is open.
-const VIOLATIONS: [(&str, &str); 39] = [
+const VIOLATIONS: [(&str, &str); 41] = [
     ("schema_functions_only_row_check", "INSERT INTO schema_functions VALUES (false, '1.0.0', 'x')"),
     ("organization_id_valid", "INSERT INTO organizations VALUES ('a b', 'name')"),
     ("organization_id_valid", "INSERT INTO organizations VALUES ('', 'name')"),
@@ -27,9 +27,11 @@ const VIOLATIONS: [(&str, &str); 39] = [
         "INSERT INTO terms (billing_mode, credits_per_dollar, tokens_per_credit, pricing)
              SELECT billing_mode, credits_per_dollar, tokens_per_credit, NULL FROM terms",
     ),
+    ("unpriced_not_negative", "UPDATE terms SET credits_per_1k_tokens_unpriced = -0.1"),
+    ("charge_when_valid", "UPDATE terms SET charge_when = 'never'"),
     ("team_id_valid", "UPDATE teams SET team_id = 'é'"),
     ("team_status_valid", "UPDATE teams SET status = 'gone'"),
-    ("team_max_budget_not_negative", "UPDATE teams SET litellm_max_budget = -0.01"),
+    ("team_max_budget_not_negative", "UPDATE teams SET max_budget = -0.01"),
     (
         "key_hash_unique",
         "INSERT INTO virtual_keys SELECT uuid_v7(), team_id, alias, 'other', key_hash \
@@ -40,18 +42,15 @@ const VIOLATIONS: [(&str, &str); 39] = [
     ("overdraft_not_negative", "UPDATE credit_accounts SET allocated = 9, overdraft = -1"),
     ("credits_not_negative", "UPDATE credit_accounts SET overdraft = 1, used = allocated + 1"),
     ("refill_period_valid", "UPDATE credit_accounts SET refill_period = 'yearly'"),
+    ("refill_mode_valid", "UPDATE credit_accounts SET refill_mode = 'set'"),
     ("held_not_negative", "UPDATE credit_accounts SET held = -1"),
     ("used_not_negative", "UPDATE credit_accounts SET used = -1"),
     ("credit_limit_not_negative", "UPDATE credit_accounts SET credit_limit = -1"),
     ("budget_mode_valid", "UPDATE credit_accounts SET budget_mode = 'none'"),
-    (
-        "job_status_valid",
-        "UPDATE jobs SET status = 'gone', credit_applied = false WHERE completed_at IS NOT NULL",
-    ),
+    ("job_status_valid", "UPDATE jobs SET status = 'gone' WHERE completed_at IS NOT NULL"),
     ("job_end_is_dated", "UPDATE jobs SET completed_at = NULL WHERE status = 'completed'"),
-    ("only_completed_jobs_are_charged", "UPDATE jobs SET status = 'failed' WHERE credit_applied"),
     (
-        "one_deduction_per_job",
+        "one_deduction_per_settlement",
         "INSERT INTO credit_transactions SELECT team_id, entry + 1, uuid_v7(), transaction_type, change,
          balance_after - 1,
              reason, job_id FROM credit_transactions WHERE transaction_type = 'deduction'",
@@ -71,6 +70,10 @@ const VIOLATIONS: [(&str, &str); 39] = [
     ("call_end_is_dated", "UPDATE calls SET status = 'failed'"),
 ];
 
+/// Constraints of which each column has a statement, in the test.
+const OF_SEVERAL_COLUMNS: [&str; 3] =
+    ["call_usage_not_negative", "call_usage_plausible", "limits_not_negative"];
+
 async fn world() -> World {
     let world = World::new().await;
     let team = world.team(2).await;
@@ -89,9 +92,19 @@ async fn each_named_constraint_refuses_direct_sql_that_violates_it() {
         let refusal = world.run(statement).await.expect_err(statement);
         assert_eq!(refusal.constraint.as_deref(), Some(constraint), "{statement}: {refusal:?}");
     }
+    let refused = async |constraint: &str, statement: &str| {
+        let refusal = world.run(statement).await.expect_err(statement);
+        assert_eq!(refusal.constraint.as_deref(), Some(constraint), "{statement}: {refusal:?}");
+    };
     for column in ["prompt_tokens", "completion_tokens", "total_tokens", "cost_usd", "latency_ms"] {
-        let refusal = world.run(&format!("UPDATE calls SET {column} = -1")).await.expect_err(column);
-        assert_eq!(refusal.constraint.as_deref(), Some("call_usage_not_negative"), "{column}: {refusal:?}");
+        refused("call_usage_not_negative", &format!("UPDATE calls SET {column} = -1")).await;
+    }
+    for column in ["prompt_tokens", "completion_tokens", "total_tokens"] {
+        refused("call_usage_plausible", &format!("UPDATE calls SET {column} = 1000000001")).await;
+    }
+    refused("call_usage_plausible", "UPDATE calls SET cost_usd = 1000000.01").await;
+    for limit in ["calls_per_job", "open_calls_per_job", "open_calls", "open_jobs", "cost_usd_per_job"] {
+        refused("limits_not_negative", &format!("UPDATE teams SET limit_{limit} = -1")).await;
     }
     world.check_invariants().await;
 }
@@ -112,8 +125,7 @@ async fn no_constraint_is_without_a_statement_here() {
         .await
         .expect("constraints");
     let named: BTreeSet<&str> = named.iter().map(|row| row.get(0)).collect();
-    let tested: BTreeSet<&str> =
-        VIOLATIONS.iter().map(|(name, _)| *name).chain(["call_usage_not_negative"]).collect();
+    let tested: BTreeSet<&str> = VIOLATIONS.iter().map(|(name, _)| *name).chain(OF_SEVERAL_COLUMNS).collect();
     let untested: Vec<_> = named.difference(&tested).collect();
     assert!(untested.is_empty(), "{untested:?}");
 }

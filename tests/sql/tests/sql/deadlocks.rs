@@ -78,7 +78,7 @@ impl Crowd {
             }
             (35..50, _) => {
                 let statement = "SELECT begin_job_with_call($1, NULL, NULL, 'test', '{}', 60, NULL, NULL, true, \
-                                 '{}', 1)::text";
+                                 '{}', 1, p_limits => '{\"open_jobs\": 20, \"open_calls\": 12}')::text";
                 let answer = session.call(statement, &[&actor(team.key)]).await;
                 if let Some(call) = self.hear("begin_job_with_call", answer) {
                     self.heard.lock().unwrap().calls.push((id(&call, "job_id"), id(&call, "call_id")));
@@ -87,7 +87,12 @@ impl Crowd {
             (50.., Some((owner, job))) => {
                 let key = self.teams.lock().unwrap()[owner].key;
                 let group = ["Chat", "Code", "Vision"][random.usize(..3)];
-                let answer = session.begin_call(key, job, Some(group), 1 + random.i32(0..4) * 900).await;
+                let limits = json!({"calls_per_job": 9, "open_calls_per_job": 4, "open_calls": 12, "open_jobs": 20,
+                    "cost_usd_per_job": "0.5"});
+                let statement = "SELECT begin_call($1, $2, $3, NULL, false, '{}', $4, p_limits => $5)::text";
+                let limits = (random.u8(..4) > 0).then_some(Json(&limits));
+                let deadline = 1 + random.i32(0..4) * 900;
+                let answer = session.call(statement, &[&actor(key), &job, &group, &deadline, &limits]).await;
                 if let Some(call) = self.hear("begin_call", answer) {
                     self.heard.lock().unwrap().calls.push((job, id(&call, "call_id")));
                 }
@@ -101,12 +106,13 @@ impl Crowd {
             (some(random, &heard.jobs), some(random, &heard.calls))
         };
         let settling = Settling {
-            status: ["succeeded", "succeeded", "failed", "cancelled"][random.usize(..4)],
+            status: ["succeeded", "succeeded", "failed", "refused", "cancelled"][random.usize(..5)],
             tokens: random.i64(0..900),
-            cost: Some("0.0625"),
+            cost: [Some("0.0625"), Some("0.5"), None][random.usize(..3)],
             latency_ms: 5 << random.u32(..10),
             model: Some(["first", "second", "third"][random.usize(..3)]),
-            last: true,
+            delivered: [None, Some(true)][random.usize(..2)],
+            ..Settling::default()
         };
         match (random.u32(..100), job, call) {
             (0..45, _, Some((job, call))) => {
@@ -115,7 +121,10 @@ impl Crowd {
             (45..60, _, Some((job, call))) => {
                 self.hear("settle_job_with_call", session.settle_job(job, call, settling).await);
             }
-            (60..95, Some((owner, job)), _) => {
+            (60..68, _, Some((job, call))) => {
+                self.hear("price_call", session.price_call(job, call, Some(800), settling.cost).await);
+            }
+            (68..95, Some((owner, job)), _) => {
                 let key = self.teams.lock().unwrap()[owner].key;
                 let status = ["completed", "completed", "failed", "cancelled"][random.usize(..4)];
                 self.hear("complete_job", session.complete_job(key, job, status, &json!({})).await);
@@ -129,12 +138,33 @@ impl Crowd {
     }
 
     async fn credits(&self, world: &World, session: &Session, random: &mut fastrand::Rng, team: &Team) {
-        match random.u32(..5) {
+        match random.u32(..8) {
+            5 => {
+                let job = some(random, &self.heard.lock().unwrap().jobs);
+                if let Some((owner, job)) = job {
+                    let owner = self.teams.lock().unwrap()[owner].id.clone();
+                    self.hear("refund_credits", session.refund_credits(&owner, job, Some(1)).await);
+                }
+            }
+            6 => {
+                world.run("UPDATE calls SET cost_check_at = now() WHERE cost_check_at > now()").await.done();
+                let answer = session.call("SELECT take_unpriced_calls(20)::text", &[]).await;
+                for call in
+                    self.hear("take_unpriced_calls", answer).iter().flat_map(|all| all.as_array()).flatten()
+                {
+                    let (job, call) = (id(call, "job_id"), id(call, "call_id"));
+                    let cost = [Some("0.125"), None][random.usize(..2)];
+                    self.hear("price_call", session.price_call(job, call, Some(700), cost).await);
+                }
+            }
             0 => drop(self.hear("add_credits", session.add_credits(&team.id, 3).await)),
             1 => drop(self.hear("adjust_credits", session.adjust_credits(&team.id, random.i64(-2..3)).await)),
             2 => {
                 let period = ["daily", "monthly"][random.usize(..2)];
-                let answer = session.configure_auto_refill(&team.id, random.u8(..4) > 0, 2, period).await;
+                let (mode, enabled) = (["add", "reset_to"][random.usize(..2)], random.u8(..4) > 0);
+                let amount = if mode == "add" { 2 } else { 20 };
+                let answer =
+                    session.configure_refill(&team.id, enabled, amount, period, mode, Some(40)).await;
                 self.hear("configure_auto_refill", answer);
             }
             3 => drop(world.periods_pass(team, 1).await.done()),
@@ -150,10 +180,17 @@ impl Crowd {
                     json!({"budget_mode": "soft", "credit_limit": 5}),
                     json!({"budget_mode": "hard", "pricing": {"mode": "markup", "markup_percent": 10}}),
                     json!({"billing_mode": "consumption_tokens", "tokens_per_credit": random.u32(100..110)}),
+                    json!({"billing_mode": "consumption_usd", "charge_when": "delivered"}),
+                    json!({"rpm_limit": random.u32(50..500), "tpm_limit": 1_000_000}),
+                    json!({"rpm_limit": null, "tpm_limit": null}),
+                    json!({"limits": {"open_calls": random.u32(..30), "calls_per_job": null}}),
                     json!({"pricing": {"mode": "tiered", "tiers": [{"up_to": 5, "price_per_job_usd": "0.5"},
                                                                    {"up_to": null, "price_per_job_usd": "0.4"}]}}),
                 ];
-                self.hear("update_team", session.update_team(&team.id, &fields[random.usize(..4)]).await);
+                self.hear(
+                    "update_team",
+                    session.update_team(&team.id, &fields[random.usize(..fields.len())]).await,
+                );
             }
             1 => drop(
                 self.hear("set_team_model_groups", session.set_team_model_groups(&team.id, groups).await),

@@ -99,9 +99,10 @@ async fn a_sweep_waits_for_a_job_that_is_being_completed_and_does_not_expire_it(
 #[tokio::test]
 async fn a_sweep_does_not_wait_for_a_call_that_is_being_settled_nor_abandons_it() {
     let world = World::new().await;
-    let team = world.team(1).await;
-    let job = world.job(&team).await;
-    let (settled, lost) = (world.opened_call(&team, job).await, world.opened_call(&team, job).await);
+    let team = world.team(2).await;
+    // In two jobs, since the second open call of a job changes the account, for which a sweep does wait.
+    let (job, other) = (world.job(&team).await, world.job(&team).await);
+    let (settled, lost) = (world.opened_call(&team, job).await, world.opened_call(&team, other).await);
     world.call_is_overdue(settled).await;
     let settling = world.session().await;
     settling.run("BEGIN").await.done();

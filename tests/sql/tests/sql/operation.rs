@@ -25,6 +25,17 @@ pub enum Operation {
         job: usize,
         status: &'static str,
     },
+    /// LiteLLM tells the tokens and the cost of a call, as far as it knows them.
+    PriceCall {
+        call: usize,
+        tokens: Option<i64>,
+        cost: Option<i64>,
+    },
+    /// No number is all that is left.
+    Refund {
+        job: usize,
+        credits: Option<i64>,
+    },
     AddCredits {
         amount: i64,
     },
@@ -35,6 +46,7 @@ pub enum Operation {
         enabled: bool,
         amount: i64,
         period: &'static str,
+        mode: RefillMode,
     },
     /// `limit` counts in soft mode.
     SetBudget {
@@ -77,6 +89,14 @@ pub struct Used {
     pub tokens: i64,
     pub cost: Option<i64>,
     pub last: bool,
+    pub delivered: Option<bool>,
+}
+
+/// What an automatic refill does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RefillMode {
+    Add { cap: Option<i64> },
+    ResetTo,
 }
 
 /// What a job costs.
@@ -84,12 +104,14 @@ pub struct Used {
 pub struct Terms {
     pub billing: Billing,
     pub pricing: Pricing,
+    /// Whether a job that delivered output is charged however it ended.
+    pub delivered: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Billing {
     Job,
-    Usd { credits_per_dollar: i64 },
+    Usd { credits_per_dollar: i64, credits_per_1k_tokens_unpriced: i64 },
     Tokens { tokens_per_credit: i64 },
 }
 
@@ -111,14 +133,17 @@ pub enum Outcome {
     Completed(Option<Completion>),
 }
 
-/// What completing a job answered, and answers again.
+/// What completing a job answered, and answers again, but for what the job is charged, which is as of now.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Completion {
     pub total_calls: i64,
     pub successful_calls: i64,
     pub failed_calls: i64,
+    pub refused_calls: i64,
     pub unpriced_calls: i64,
     pub total_tokens: i64,
     pub credits_charged: i64,
+    pub credits_refunded: i64,
+    pub charge_is_final: bool,
     pub credits_remaining: i64,
 }

@@ -2,8 +2,8 @@
 //! [model](super::model).
 
 use crate::{
-    model::Model,
-    operation::{Billing, Completion, Operation, Outcome, Pricing, Terms, Used},
+    model::{Job, Model},
+    operation::{Billing, Completion, Operation, Outcome, Pricing, RefillMode, Terms, Used},
 };
 use serde_json::{Value, json};
 use sql_tests::{Answer, Expect, Settling, Team, World, id};
@@ -34,12 +34,19 @@ const TIERS: &[(Option<i64>, i64)] = &[(Some(5), 500_000), (Some(40), 450_000), 
 fn terms(random: &mut fastrand::Rng) -> Terms {
     let billing = [
         Billing::Job,
-        Billing::Usd { credits_per_dollar: random.i64(1..20) },
+        Billing::Usd {
+            credits_per_dollar: random.i64(1..20),
+            credits_per_1k_tokens_unpriced: random.i64(0..5),
+        },
         Billing::Tokens { tokens_per_credit: random.i64(1..900) },
     ];
     let pricing =
         [Pricing::None, Pricing::Flat(123_456), Pricing::Markup { percent: 30 }, Pricing::Tiered(TIERS)];
-    Terms { billing: billing[random.usize(..3)], pricing: pricing[random.usize(..4)] }
+    Terms {
+        billing: billing[random.usize(..3)],
+        pricing: pricing[random.usize(..4)],
+        delivered: random.bool(),
+    }
 }
 
 /// A number of what has happened, mostly a recent one; the newest key mostly.
@@ -51,36 +58,52 @@ fn recent(random: &mut fastrand::Rng, count: usize, usual: usize) -> Option<usiz
 fn choose(random: &mut fastrand::Rng, model: &Model) -> Operation {
     let key = recent(random, model.keys.len(), 1).expect("a key");
     let (job, call) = (recent(random, model.jobs.len(), 8), recent(random, model.calls.len(), 8));
+    let cost = (random.u8(..4) > 0).then(|| random.i64(0..2_000_000));
     let used = Used {
-        status: ["succeeded", "succeeded", "failed", "cancelled"][random.usize(..4)],
+        status: ["succeeded", "succeeded", "failed", "refused", "cancelled"][random.usize(..5)],
         tokens: random.i64(0..1000),
-        cost: (random.u8(..4) > 0).then(|| random.i64(0..2_000_000)),
+        cost,
         last: random.u8(..4) > 0,
+        delivered: (random.u8(..3) == 0).then(|| random.bool()),
     };
     match (random.u32(..1000), job, call) {
-        (240..450, Some(job), _) => Operation::OpenCall { key, job },
-        (450..630, _, Some(call)) => Operation::SettleCall { call, used },
-        (630..680, _, Some(call)) => Operation::SettleJob { call, used },
-        (680..820, Some(job), _) => {
+        (240..420, Some(job), _) => Operation::OpenCall { key, job },
+        (420..590, _, Some(call)) => Operation::SettleCall { call, used },
+        (590..640, _, Some(call)) => Operation::SettleJob { call, used },
+        (640..770, Some(job), _) => {
             let status = ["completed", "completed", "failed", "cancelled"][random.usize(..4)];
             Operation::CompleteJob { key, job, status }
         }
-        (820..840, ..) => Operation::AddCredits { amount: random.i64(1..20) },
-        (840..855, ..) => Operation::Adjust { change: random.i64(-9..9) },
-        (855..865, ..) => Operation::ConfigureRefill {
+        (770..815, _, Some(call)) => {
+            let tokens = random.bool().then(|| random.i64(0..1000));
+            Operation::PriceCall { call, tokens, cost }
+        }
+        (815..830, Some(job), _) => {
+            Operation::Refund { job, credits: random.bool().then(|| random.i64(1..4)) }
+        }
+        (830..845, ..) => Operation::AddCredits { amount: random.i64(1..20) },
+        (845..857, ..) => Operation::Adjust { change: random.i64(-9..9) },
+        (857..867, ..) => Operation::ConfigureRefill {
             enabled: random.u8(..3) > 0,
             amount: random.i64(1..9),
             period: ["daily", "weekly", "monthly"][random.usize(..3)],
+            mode: match random.u8(..3) {
+                0 => RefillMode::ResetTo,
+                _ => RefillMode::Add { cap: random.bool().then(|| random.i64(1..20)) },
+            },
         },
-        (865..875, ..) => Operation::PeriodsPass { number: random.i64(0..3) },
-        (875..885, ..) => {
+        (867..877, ..) => Operation::PeriodsPass { number: random.i64(0..3) },
+        (877..887, ..) => {
             Operation::SetBudget { soft: random.bool(), limit: random.bool().then(|| random.i64(0..30)) }
         }
-        (885..895, ..) => Operation::SetTerms { terms: terms(random) },
-        (895..903, ..) => Operation::RotateKey { key, grace: random.bool() },
-        (903..906, ..) => Operation::RevokeKey { key: recent(random, model.keys.len(), 9).expect("a key") },
-        (906..910, ..) => Operation::GracePasses { key },
-        (910..930, ..) => Operation::GetBalance,
+        (887..897, ..) => Operation::SetTerms { terms: terms(random) },
+        (897..905, ..) => Operation::RotateKey { key, grace: random.bool() },
+        // Without any key nothing more would happen.
+        (905..908, ..) if model.keys.iter().filter(|key| key.works).count() > 1 => {
+            Operation::RevokeKey { key: recent(random, model.keys.len(), 9).expect("a key") }
+        }
+        (908..912, ..) => Operation::GracePasses { key },
+        (912..930, ..) => Operation::GetBalance,
         (930..950, ..) => Operation::Sweep,
         (950..980, Some(job), _) => Operation::JobDeadlinePasses { job },
         (980.., _, Some(call)) => Operation::CallDeadlinePasses { call },
@@ -93,15 +116,17 @@ fn usd(millionths: i64) -> String {
 }
 
 fn settling<'a>(used: &Used, cost: &'a Option<String>) -> Settling<'a> {
-    let Used { status, tokens, last, .. } = *used;
-    Settling { status, tokens, cost: cost.as_deref(), last, ..Settling::default() }
+    let Used { status, tokens, last, delivered, .. } = *used;
+    Settling { status, tokens, cost: cost.as_deref(), last, delivered, ..Settling::default() }
 }
 
 fn fields(terms: Terms) -> Value {
-    let (mode, credits_per_dollar, tokens_per_credit) = match terms.billing {
-        Billing::Job => ("job_based", 10, 10_000),
-        Billing::Usd { credits_per_dollar } => ("consumption_usd", credits_per_dollar, 10_000),
-        Billing::Tokens { tokens_per_credit } => ("consumption_tokens", 10, tokens_per_credit),
+    let (mode, credits_per_dollar, unpriced, tokens_per_credit) = match terms.billing {
+        Billing::Job => ("job_based", 10, 1, 10_000),
+        Billing::Usd { credits_per_dollar, credits_per_1k_tokens_unpriced } => {
+            ("consumption_usd", credits_per_dollar, credits_per_1k_tokens_unpriced, 10_000)
+        }
+        Billing::Tokens { tokens_per_credit } => ("consumption_tokens", 10, 1, tokens_per_credit),
     };
     let pricing = match terms.pricing {
         Pricing::None => Value::Null,
@@ -113,7 +138,8 @@ fn fields(terms: Terms) -> Value {
         }
     };
     json!({"billing_mode": mode, "credits_per_dollar": credits_per_dollar, "tokens_per_credit": tokens_per_credit,
-           "pricing": pricing})
+           "credits_per_1k_tokens_unpriced": unpriced, "pricing": pricing,
+           "charge_when": if terms.delivered { "delivered" } else { "completed" }})
 }
 
 async fn perform(world: &World, team: &Team, ids: &mut Ids, operation: Operation) -> Answer {
@@ -137,13 +163,22 @@ async fn perform(world: &World, team: &Team, ids: &mut Ids, operation: Operation
             let ((job, call), cost) = (ids.calls[number], used.cost.map(usd));
             Ok(world.settle_job(job, call, settling(&used, &cost)).await?["completion"].take())
         }
+        PriceCall { call: number, tokens, cost } => {
+            let ((job, call), cost) = (ids.calls[number], cost.map(usd));
+            world.price_call(job, call, tokens, cost.as_deref()).await
+        }
+        Refund { job, credits } => world.refund_credits(&team.id, ids.jobs[job], credits).await,
         CompleteJob { key, job, status } => {
             world.complete_job(ids.keys[key], ids.jobs[job], status, &json!({})).await
         }
         AddCredits { amount } => world.add_credits(&team.id, amount).await,
         Adjust { change } => world.adjust_credits(&team.id, change).await,
-        ConfigureRefill { enabled, amount, period } => {
-            world.configure_auto_refill(&team.id, enabled, amount, period).await
+        ConfigureRefill { enabled, amount, period, mode } => {
+            let (mode, cap) = match mode {
+                RefillMode::Add { cap } => ("add", cap),
+                RefillMode::ResetTo => ("reset_to", None),
+            };
+            world.configure_refill(&team.id, enabled, amount, period, mode, cap).await
         }
         SetBudget { soft, limit } => {
             let mode = if soft { "soft" } else { "hard" };
@@ -189,7 +224,9 @@ fn outcome(operation: Operation, answer: &Answer, expected: &Outcome) -> Outcome
             }
             _ => panic!("{operation:?}: {refusal:?}, expected {expected:?}"),
         },
-        (Operation::SettleCall { .. }, Ok(answer)) => Outcome::Settled(answer.as_bool().expect("a boolean")),
+        (Operation::SettleCall { .. } | Operation::PriceCall { .. }, Ok(answer)) => {
+            Outcome::Settled(answer.as_bool().expect("a boolean"))
+        }
         (Operation::GetBalance, Ok(answer)) => {
             let field = |name| number(&answer[name]);
             let (allocated, used, held) =
@@ -209,9 +246,12 @@ fn outcome(operation: Operation, answer: &Answer, expected: &Outcome) -> Outcome
                 total_calls: field("total_calls"),
                 successful_calls: field("successful_calls"),
                 failed_calls: field("failed_calls"),
+                refused_calls: field("refused_calls"),
                 unpriced_calls: field("unpriced_calls"),
                 total_tokens: field("total_tokens"),
                 credits_charged,
+                credits_refunded: field("credits_refunded"),
+                charge_is_final: answer["costs"]["charge_is_final"].as_bool().expect("a boolean"),
                 credits_remaining: field("credits_remaining"),
             }))
         }
@@ -224,48 +264,62 @@ async fn compare(world: &World, team: &Team, ids: &Ids, model: &Model) {
     for (job, expected) in ids.jobs.iter().zip(&model.jobs) {
         let stored = world
             .text(&format!(
-                "SELECT status || ' ' || coalesce(trim_scale(revenue_usd * 100000000)::text, 'none')
-                                          FROM jobs WHERE job_id = '{job}'"
+                "SELECT concat_ws(' ', status, coalesce(trim_scale(revenue_usd * 100000000)::text, 'none'),
+                                  credits_due, credits_charged, credits_refunded)
+                 FROM jobs WHERE job_id = '{job}'"
             ))
             .await;
         let revenue = expected.revenue.map_or("none".into(), |revenue| revenue.to_string());
-        assert_eq!(stored, format!("{} {revenue}", expected.status), "{job}");
+        let Job { status, due, charged, refunded, .. } = expected;
+        assert_eq!(stored, format!("{status} {revenue} {due} {charged} {refunded}"), "{job}");
     }
     for ((job, call), expected) in ids.calls.iter().zip(&model.calls) {
         let stored = world.text(&format!(
-            "SELECT concat_ws(' ', status, total_tokens, coalesce(trim_scale(cost_usd * 1000000)::text, 'unknown'))
+            "SELECT concat_ws(' ', status, total_tokens, coalesce(trim_scale(cost_usd * 1000000)::text, 'unknown'),
+                              cost_check_at IS NOT NULL, delivered)
              FROM calls
              WHERE job_id = '{job}' AND call_id = '{call}'"
         )).await;
         let cost = expected.cost.map_or("unknown".into(), |cost| cost.to_string());
-        assert_eq!(stored, format!("{} {} {cost}", expected.status, expected.tokens), "{call}");
+        let letter = |is: bool| if is { "t" } else { "f" };
+        let (asked, delivered) = (letter(expected.asked), letter(expected.delivered));
+        let expected = format!("{} {} {cost} {asked} {delivered}", expected.status, expected.tokens);
+        assert_eq!(stored, expected, "{call}");
     }
     assert_eq!(world.account(team).await, (model.allocated, model.used, model.held));
 
     let jobs = |status| model.jobs.iter().filter(|job| job.status == status).count() as i128;
+    let settled = || model.calls.iter().filter(|call| call.settled);
+    let free = (0..model.jobs.len()).filter(|number| {
+        let job = &model.jobs[*number];
+        !job.is_open() && job.charged == 0 && model.has_delivered(*number)
+    });
     let expected = [
         jobs("completed"),
         jobs("failed"),
         jobs("cancelled"),
         jobs("expired"),
-        jobs("pending") + jobs("in_progress"),
+        model.jobs.len() as i128,
+        model.jobs.iter().filter(|job| job.charged > 0).count() as i128,
+        free.count() as i128,
         i128::from(model.used),
         model.jobs.iter().filter_map(|job| job.revenue).sum(),
         model.calls.iter().filter(|call| call.status != "open").count() as i128,
-        model.calls.iter().filter(|call| call.cost.is_some()).count() as i128,
-        model.calls.iter().map(|call| i128::from(call.tokens)).sum(),
-        model.calls.iter().filter_map(|call| call.cost).map(i128::from).sum(),
-        i128::from(model.budget),
+        model.calls.iter().filter(|call| call.status == "refused").count() as i128,
+        settled().filter(|call| call.cost.is_some()).count() as i128,
+        settled().map(|call| i128::from(call.tokens)).sum(),
+        settled().filter_map(|call| call.cost).map(i128::from).sum(),
+        model.budget().map_or(-1, i128::from),
         i128::from(model.alerts[0]),
         i128::from(model.alerts[1]),
     ];
     let stored = world
         .text(&format!(
-            "SELECT concat_ws(' ', sum(completed), sum(failed), sum(cancelled), sum(expired), sum(open_jobs),
-                              sum(credits_charged), trim_scale(sum(revenue_usd) * 100000000), sum(calls),
-                              sum(priced_calls),
-                              sum(tokens), trim_scale(sum(cost_usd) * 1000000),
-                              (SELECT trim_scale(litellm_max_budget * 10) FROM teams WHERE team_id = '{0}'),
+            "SELECT concat_ws(' ', sum(completed), sum(failed), sum(cancelled), sum(expired), sum(opened_jobs),
+                              sum(charged_jobs), sum(free_jobs_with_output), sum(credits_charged),
+                              trim_scale(sum(revenue_usd) * 100000000), sum(calls), sum(refused_calls),
+                              sum(priced_calls), sum(tokens), trim_scale(sum(cost_usd) * 1000000),
+                              coalesce(trim_scale(10 * (litellm_desired_team('{0}') ->> 'max_budget')::numeric), -1),
                               (SELECT count(*) FROM alerts WHERE kind = 'credits_80_percent'),
                               (SELECT count(*) FROM alerts WHERE kind = 'credits_100_percent'))
              FROM usage_days WHERE team_id = '{0}'",
@@ -280,6 +334,7 @@ async fn follows_the_model(credits: i64, budget: Value, floor: Option<i64>) {
     let world = World::new().await;
     let terms = terms(&mut random);
     let mut spec = fields(terms);
+    spec["max_budget"] = Value::Null;
     spec.as_object_mut().unwrap().extend(budget.as_object().unwrap().clone());
     let team = world.team_with(credits, spec).await;
     let mut model = Model::new(credits, floor, terms);

@@ -150,47 +150,38 @@ async fn of_many_attempts_at_once_one_creates_the_team() {
 #[tokio::test]
 async fn each_change_that_litellm_is_to_know_of_is_a_new_version() {
     let world = World::new().await;
-    let team = world.team(10).await;
+    let team = world.team_with(10, json!({"max_budget": null})).await;
     let versions = "SELECT litellm_version || ' ' || litellm_synced_version FROM teams";
-    assert_eq!(world.text(versions).await, "1 1", "activating is telling");
+    assert_eq!(world.text(versions).await, "2 2", "activating is telling, with what the credits are worth");
 
     let added = world.add_credits(&team.id, 5).await.done();
-    assert_eq!((&added["litellm"]["version"], &added["litellm"]["max_budget"]), (&json!(2), &json!(100.5)));
+    assert_eq!((&added["litellm"]["version"], &added["litellm"]["max_budget"]), (&json!(3), &json!(1.5)));
     let groups = world.set_team_model_groups(&team.id, &["Code"]).await.done();
     assert_eq!(
         (&groups["litellm"]["version"], &groups["litellm"]["models"]),
-        (&json!(3), &json!(["second", "third"]))
+        (&json!(4), &json!(["second", "third"]))
     );
     let suspended = world.set_team_status(&team.id, "suspended").await.done();
     assert_eq!(
         (&suspended["litellm"]["version"], &suspended["litellm"]["blocked"]),
-        (&json!(4), &json!(true))
+        (&json!(5), &json!(true))
     );
-    assert_eq!(world.text(versions).await, "4 1");
+    assert_eq!(world.text(versions).await, "5 2");
     world.check_invariants().await;
 }
 
 #[tokio::test]
 async fn whoever_tells_litellm_learns_whether_there_is_something_newer_in_whatever_order() {
     let world = World::new().await;
-    let team = world.team(10).await;
+    let team = world.team_with(10, json!({"max_budget": null})).await;
     world.add_credits(&team.id, 1).await.done();
     world.add_credits(&team.id, 1).await.done();
-    for (told, synced) in [(2, "2"), (3, "3"), (2, "3"), (3, "3")] {
-        assert_eq!(world.litellm_synced(&team.id, told).await.done(), json!(3), "the newest version");
+    for (told, synced) in [(3, "3"), (4, "4"), (3, "4"), (4, "4")] {
+        assert_eq!(world.litellm_synced(&team.id, told).await.done(), json!(4), "the newest version");
         assert_eq!(
             world.text("SELECT litellm_synced_version FROM teams").await,
             synced,
             "it never goes back"
         );
     }
-}
-
-#[tokio::test]
-async fn a_team_without_a_budget_in_litellm_keeps_none_when_credits_are_added() {
-    let world = World::new().await;
-    let team = world.team_with(1, json!({"max_budget": null})).await;
-    let added = world.add_credits(&team.id, 1000).await.done();
-    assert_eq!(added["litellm"]["max_budget"], Value::Null);
-    assert_eq!(added["added"]["credits_remaining"], json!(1001));
 }
