@@ -3,6 +3,17 @@
 -- Added columns have defaults, so that no table with a row for each job or call is rewritten. The two new indexes read
 -- the calls and the ledger once. What is NULL in a job that ended before this release is in its `completion`.
 
+-- The functions with grants that take more from now on. With two of one name, a grant would not know which is meant.
+DROP FUNCTION IF EXISTS
+    begin_call(text, uuid, text, text, boolean, json, integer, integer, uuid),
+    begin_job_with_call(text, text, text, text, json, integer, text, text, boolean, json, integer, integer, uuid, uuid),
+    configure_auto_refill(text, boolean, bigint, text, numeric),
+    create_job(text, text, text, text, json, integer, uuid),
+    litellm_desired_team(text),
+    settle_call(uuid, uuid, text, bigint, bigint, bigint, numeric, bigint, json, text, boolean),
+    settle_job_with_call(uuid, uuid, text, bigint, bigint, bigint, numeric, bigint, json, text, boolean),
+    update_team(text, json);
+
 -- `credits_per_1k_tokens_unpriced`: in `consumption_usd`, the credits for 1,000 tokens of calls whose cost is unknown.
 -- `charge_when`: `completed` charges jobs that were completed without a failed call; `delivered` also charges every
 -- other job in which a call delivered output.
