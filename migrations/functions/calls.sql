@@ -1,5 +1,20 @@
 -- Calls: one statement opens a call, another settles it, and the model works in between.
 
+-- The name of the model group of calls that name none: the default that the team has chosen, or else the first of its
+-- groups.
+CREATE OR REPLACE FUNCTION default_group(p_team_id text) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT g.group_name
+        FROM teams t JOIN model_groups g ON g.model_group_id = coalesce(
+            t.default_model_group_id,
+            (SELECT d.model_group_id FROM team_model_groups d
+             WHERE d.team_id = t.team_id ORDER BY position LIMIT 1),
+            (SELECT m.model_group_id FROM team_access_groups a JOIN model_access_group_members m USING (access_group_id)
+             WHERE a.team_id = t.team_id ORDER BY a.position, m.position LIMIT 1))
+        WHERE t.team_id = p_team_id);
+END $$;
+
 -- Checks everything that a call needs and opens it. `p_model_group` NULL: the team's default group.
 -- Answers {job_id, call_id, deadline, team_id, model_group, models: [{model_name, config}], litellm}; `models` are in
 -- the order in which to try them.
@@ -12,66 +27,65 @@
 CREATE OR REPLACE FUNCTION begin_call(
     p_actor text, p_job_id uuid, p_model_group text, p_purpose text, p_streamed boolean, p_metadata json,
     p_deadline_seconds integer, p_model_seconds integer DEFAULT 0, p_call_id uuid DEFAULT NULL,
-    p_limits json DEFAULT NULL
+    p_limits jsonb DEFAULT NULL
 ) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_team_id text := acting_team(p_actor);
+    v_group_name text := coalesce(p_model_group, default_group(v_team_id));
     v_call record;
-    v_cost_limit numeric;
+    v_job record;
+    v_ended jobs;
+    v_most_calls bigint;
+    v_most_open bigint;
+    v_most_cost numeric;
     v_expected numeric := 0;
-    v_job jobs;
     v_call_id uuid := id_or_new(p_call_id);
 BEGIN
     SELECT g.group_name, m.models, litellm_is_out_of_sync(t) AS out_of_sync,
            now() + make_interval(secs => p_deadline_seconds + p_model_seconds * m.number) AS deadline,
            t.limit_calls_per_job, t.limit_open_calls_per_job, t.limit_open_calls, t.limit_cost_usd_per_job,
-           t.litellm_rpm_limit AS rpm_limit, t.litellm_tpm_limit AS tpm_limit
+           t.litellm_rpm_limit AS rpm_limit, t.litellm_tpm_limit AS tpm_limit,
+           a.held + a.extra_calls AS most_open_calls, c.mean_cost_usd, c.counted_at
     INTO v_call
-    FROM teams t, LATERAL (
-        SELECT CASE
-            WHEN p_model_group IS NOT NULL THEN (
-                SELECT model_group_id FROM model_groups n
-                WHERE n.group_name = p_model_group
-                  AND (EXISTS (SELECT FROM team_model_groups d
-                               WHERE d.team_id = t.team_id AND d.model_group_id = n.model_group_id)
-                       OR EXISTS (SELECT FROM team_access_groups a
-                                  JOIN model_access_group_members m USING (access_group_id)
-                                  WHERE a.team_id = t.team_id AND m.model_group_id = n.model_group_id)))
-            ELSE coalesce(
-                -- The default that the team has chosen, or else the first of its groups.
-                t.default_model_group_id,
-                (SELECT d.model_group_id FROM team_model_groups d
-                 WHERE d.team_id = t.team_id ORDER BY position LIMIT 1),
-                (SELECT m.model_group_id FROM team_access_groups a
-                 JOIN model_access_group_members m USING (access_group_id)
-                 WHERE a.team_id = t.team_id ORDER BY a.position, m.position LIMIT 1))
-            END AS model_group_id
-        -- Keeps the planner from merging this query, so that the id is found first and the group is looked up by it.
-        OFFSET 0
-    ) AS chosen LEFT JOIN model_groups g USING (model_group_id), LATERAL (
+    FROM teams t JOIN credit_accounts a USING (team_id)
+    LEFT JOIN model_groups g ON g.group_name = v_group_name
+        AND (EXISTS (SELECT FROM team_model_groups d
+                     WHERE d.team_id = t.team_id AND d.model_group_id = g.model_group_id)
+             OR EXISTS (SELECT FROM team_access_groups b JOIN model_access_group_members m USING (access_group_id)
+                        WHERE b.team_id = t.team_id AND m.model_group_id = g.model_group_id))
+    LEFT JOIN group_costs c ON c.model_group = g.group_name,
+    LATERAL (
         SELECT json_agg(json_build_object('model_name', model_name, 'config', config) ORDER BY priority) AS models,
                count(*)::integer AS number
         FROM model_group_models WHERE model_group_id = g.model_group_id
     ) AS m
     WHERE t.team_id = v_team_id;
-    v_cost_limit := nullif(coalesce(v_call.limit_cost_usd_per_job, (p_limits ->> 'cost_usd_per_job')::numeric), 0);
-    IF v_cost_limit IS NOT NULL AND v_call.group_name IS NOT NULL THEN
-        v_expected := mean_cost(v_call.group_name);
+    v_most_calls := nullif(coalesce(v_call.limit_calls_per_job, (p_limits ->> 'calls_per_job')::bigint), 0);
+    v_most_open := nullif(coalesce(v_call.limit_open_calls_per_job, (p_limits ->> 'open_calls_per_job')::bigint), 0);
+    v_most_cost := nullif(coalesce(v_call.limit_cost_usd_per_job, (p_limits ->> 'cost_usd_per_job')::numeric), 0);
+    IF v_most_cost IS NOT NULL AND v_call.group_name IS NOT NULL THEN
+        v_expected := v_call.mean_cost_usd;
+        -- Counted anew once a second at most; more often until there is a cost.
+        IF v_expected IS NULL OR v_call.counted_at
+            < now() - (CASE v_expected WHEN 0 THEN interval '20 milliseconds' ELSE interval '1 second' END) THEN
+            v_expected := count_mean_cost(v_call.group_name, v_expected);
+        END IF;
     END IF;
 
     UPDATE jobs
     SET status = 'in_progress', started_at = coalesce(started_at, now()), total_calls = total_calls + 1,
         open_calls = open_calls + 1, expected_cost_usd = expected_cost_usd + v_expected
-    WHERE job_id = p_job_id AND team_id = v_team_id AND status IN ('pending', 'in_progress') AND expires_at > now()
-    RETURNING * INTO v_job;
+    -- An open job, but not in words by which the index of overdue jobs would be searched.
+    WHERE job_id = p_job_id AND team_id = v_team_id AND completed_at IS NULL AND expires_at > now()
+    RETURNING total_calls, open_calls, known_cost_usd, expected_cost_usd INTO v_job;
     IF NOT FOUND THEN
         -- Locked, so that a transaction that is ending the job finishes first.
-        SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id FOR NO KEY UPDATE;
+        SELECT * INTO v_ended FROM jobs WHERE job_id = p_job_id AND team_id = v_team_id FOR NO KEY UPDATE;
         IF NOT FOUND THEN
             PERFORM fail('LJ006', 'Job not found');
         END IF;
-        PERFORM job_is_over(v_job);
+        PERFORM job_is_over(v_ended);
     END IF;
     IF v_call.group_name IS NULL THEN
         PERFORM fail('LJ004', CASE WHEN p_model_group IS NULL
@@ -79,18 +93,27 @@ BEGIN
             ELSE format('Team ''%s'' does not have access to model group ''%s''', v_team_id, p_model_group) END);
     END IF;
 
-    INSERT INTO calls (call_id, job_id, team_id, model_group, purpose, streamed, metadata, deadline, expected_cost_usd)
+    INSERT INTO calls (call_id, job_id, team_id, model_group, purpose, streamed, metadata, deadline, expected_cost_usd,
+                       counts_tokens)
     VALUES (v_call_id, p_job_id, v_team_id, v_call.group_name, p_purpose, p_streamed, p_metadata, v_call.deadline,
-            v_expected)
+            v_expected, v_call.tpm_limit IS NOT NULL)
     ON CONFLICT DO NOTHING;
     IF FOUND THEN
-        PERFORM check_job_limits(
-            v_job,
-            nullif(coalesce(v_call.limit_calls_per_job, (p_limits ->> 'calls_per_job')::bigint), 0),
-            nullif(coalesce(v_call.limit_open_calls_per_job, (p_limits ->> 'open_calls_per_job')::bigint), 0),
-            v_cost_limit);
-        PERFORM check_open_calls(
-            v_job, nullif(coalesce(v_call.limit_open_calls, (p_limits ->> 'open_calls')::bigint), 0));
+        IF v_job.total_calls > v_most_calls THEN
+            PERFORM fail('LJ016', format('calls_per_job: a job of team ''%s'' may make at most %s calls',
+                                         v_team_id, v_most_calls));
+        ELSIF v_job.open_calls > v_most_open THEN
+            PERFORM fail('LJ015', format('open_calls_per_job: a job of team ''%s'' may have at most %s open calls',
+                                         v_team_id, v_most_open), 1);
+        ELSIF v_job.known_cost_usd >= v_most_cost
+            OR v_job.known_cost_usd + v_job.expected_cost_usd > v_most_cost THEN
+            PERFORM fail('LJ016', 'cost_usd_per_job: the job may not cost more');
+        END IF;
+        -- One call of an open job is in `most_open_calls` in any case.
+        v_most_open := nullif(coalesce(v_call.limit_open_calls, (p_limits ->> 'open_calls')::bigint), 0);
+        IF v_job.open_calls > 1 OR v_call.most_open_calls > v_most_open THEN
+            PERFORM check_open_calls(v_team_id, v_job.open_calls, v_most_open);
+        END IF;
         IF v_call.rpm_limit IS NOT NULL OR v_call.tpm_limit IS NOT NULL THEN
             PERFORM count_request(v_team_id, v_call.rpm_limit, v_call.tpm_limit);
         END IF;
@@ -112,7 +135,7 @@ CREATE OR REPLACE FUNCTION begin_job_with_call(
     p_actor text, p_team_id text, p_user_id text, p_job_type text, p_job_metadata json, p_lifetime_seconds integer,
     p_model_group text, p_purpose text, p_streamed boolean, p_metadata json, p_deadline_seconds integer,
     p_model_seconds integer DEFAULT 0, p_job_id uuid DEFAULT NULL, p_call_id uuid DEFAULT NULL,
-    p_limits json DEFAULT NULL
+    p_limits jsonb DEFAULT NULL
 ) RETURNS json LANGUAGE sql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
     SELECT begin_call(p_actor, (job ->> 'job_id')::uuid, p_model_group, p_purpose, p_streamed, p_metadata,
@@ -165,14 +188,16 @@ DECLARE
     v_tokens bigint := CASE WHEN v_known THEN p_total_tokens ELSE 0 END;
     v_cost numeric := CASE WHEN v_known THEN trim_scale(round(p_cost_usd, 12)) END;
     v_cost_change numeric;
+    v_delivered boolean := coalesce(p_delivered, p_status = 'succeeded', false);
     v_new settling;
+    v_change record;
     v_job jobs;
     v_extra bigint;
 BEGIN
     -- The job is locked before the call, since that is their order in this query.
     SELECT j.team_id, j.job_type, j.status AS job_status, j.open_calls, j.delivered AS job_delivered,
            c.status, c.model_group, c.total_tokens, c.cost_usd, c.latency_ms, c.deadline, c.expected_cost_usd,
-           c.settled_at IS NOT NULL AS settled, c.settlements, c.attempts
+           c.settled_at IS NOT NULL AS settled, c.settlements, c.attempts, c.counts_tokens
     INTO v_old
     FROM jobs j JOIN calls c ON c.job_id = j.job_id
     WHERE j.job_id = p_job_id AND c.job_id = p_job_id AND c.call_id = p_call_id
@@ -192,7 +217,7 @@ BEGIN
         completion_tokens = CASE WHEN v_known THEN p_completion_tokens ELSE 0 END,
         total_tokens = v_tokens, cost_usd = v_cost, latency_ms = coalesce(p_latency_ms, latency_ms),
         attempts = coalesce(p_attempts, attempts),
-        delivered = delivered OR coalesce(p_delivered, p_status = 'succeeded', false),
+        delivered = delivered OR v_delivered,
         implausible_usage = NOT v_known,
         expected_cost_usd = CASE WHEN p_final THEN 0 ELSE expected_cost_usd END,
         settlements = settlements + 1,
@@ -215,34 +240,28 @@ BEGIN
         known_cost_usd = known_cost_usd + v_cost_change,
         expected_cost_usd = expected_cost_usd - CASE WHEN p_final THEN v_old.expected_cost_usd ELSE 0 END,
         total_latency_ms = total_latency_ms + coalesce(p_latency_ms - coalesce(v_old.latency_ms, 0), 0),
-        delivered = delivered OR coalesce(p_delivered, p_status = 'succeeded', false)
+        delivered = delivered OR v_delivered
     WHERE job_id = p_job_id
-    RETURNING * INTO v_job;
-    v_extra := extra_calls(v_old.job_status, v_job.open_calls) - extra_calls(v_old.job_status, v_old.open_calls);
-    IF v_extra <> 0 THEN
-        UPDATE credit_accounts SET extra_calls = extra_calls + v_extra WHERE team_id = v_old.team_id;
+    RETURNING open_calls, completed_at INTO v_change;
+    IF v_ends AND v_old.open_calls > 1 OR v_change.completed_at IS NOT NULL THEN
+        v_extra := extra_calls(v_old.job_status, v_change.open_calls)
+            - extra_calls(v_old.job_status, v_old.open_calls);
+        UPDATE credit_accounts SET extra_calls = extra_calls + v_extra WHERE team_id = v_old.team_id AND v_extra <> 0;
     END IF;
 
-    v_new.team_id := v_old.team_id;
-    v_new.job_id := p_job_id;
-    v_new.job_type := v_old.job_type;
-    v_new.model_group := v_old.model_group;
-    v_new.model := coalesce(coalesce(p_attempts, v_old.attempts) -> -1 ->> 'model', 'unknown');
-    v_new.ended_as := CASE WHEN v_ends THEN p_status END;
-    v_new.first := v_old.latency_ms IS NULL AND p_latency_ms IS NOT NULL;
-    v_new.latency_ms := p_latency_ms;
     -- Only what is final is counted.
-    v_new.final := p_final AND NOT v_old.settled;
-    v_new.unpriced := v_new.final AND v_cost IS NULL AND v_tokens > 0;
-    v_new.priced := (p_final AND v_cost IS NOT NULL)::integer;
-    v_new.tokens := CASE WHEN p_final THEN v_tokens ELSE 0 END
-        - CASE WHEN v_old.settled THEN v_old.total_tokens ELSE 0 END;
-    v_new.cost_usd := CASE WHEN p_final THEN coalesce(v_cost, 0) ELSE 0 END;
-    v_new.revenue_usd := 0;
-    v_new.credits := 0;
-    v_new.charged_jobs := 0;
-    v_new.free_jobs := 0;
-    IF v_job.completed_at IS NOT NULL THEN
+    v_new := ROW(
+        v_old.team_id, p_job_id, v_old.job_type, v_old.model_group,
+        coalesce(coalesce(p_attempts, v_old.attempts) -> -1 ->> 'model', 'unknown'),
+        CASE WHEN v_ends THEN p_status END,
+        v_old.latency_ms IS NULL AND p_latency_ms IS NOT NULL,
+        p_final AND NOT v_old.settled, p_final AND NOT v_old.settled AND v_cost IS NULL AND v_tokens > 0,
+        (p_final AND v_cost IS NOT NULL)::integer,
+        CASE WHEN p_final THEN v_tokens ELSE 0 END - CASE WHEN v_old.settled THEN v_old.total_tokens ELSE 0 END,
+        CASE WHEN p_final THEN coalesce(v_cost, 0) ELSE 0 END,
+        0, 0, 0, 0, p_latency_ms, v_old.counts_tokens)::settling;
+    IF v_change.completed_at IS NOT NULL THEN
+        SELECT * INTO STRICT v_job FROM jobs WHERE job_id = p_job_id;
         v_new := charge_late(v_job, v_new, v_cost_change, p_call_id, v_old.settlements + 1);
         v_new.free_jobs := (v_job.delivered AND NOT v_old.job_delivered AND NOT v_job.credit_applied
                             AND v_new.charged_jobs = 0)::integer;
@@ -304,7 +323,7 @@ BEGIN
         EXIT WHEN FOUND;
         INSERT INTO call_totals (model_group, shard) VALUES (p.model_group, v_shard) ON CONFLICT DO NOTHING;
     END LOOP;
-    IF p.tokens > 0 THEN
+    IF p.counts_tokens AND p.tokens > 0 THEN
         PERFORM count_tokens(p.team_id, p.tokens);
     END IF;
 END $$;

@@ -5,15 +5,13 @@
 -- `begin_call`.
 CREATE OR REPLACE FUNCTION create_job(
     p_actor text, p_team_id text, p_user_id text, p_job_type text, p_metadata json, p_lifetime_seconds integer,
-    p_job_id uuid DEFAULT NULL, p_limits json DEFAULT NULL
+    p_job_id uuid DEFAULT NULL, p_limits jsonb DEFAULT NULL
 ) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_actors_team text := acting_team(p_actor);
     v_team_id text := coalesce(p_team_id, v_actors_team);
-    v_account credit_accounts;
-    v_available bigint;
-    v_limit bigint;
+    v_account record;
     v_row jobs;
 BEGIN
     IF v_actors_team IS NULL THEN
@@ -29,17 +27,16 @@ BEGIN
     ON CONFLICT DO NOTHING
     RETURNING * INTO v_row;
     IF FOUND THEN
-        SELECT * INTO v_account FROM credit_accounts WHERE team_id = v_team_id FOR NO KEY UPDATE;
-        v_available := v_account.allocated - v_account.used - v_account.held;
-        IF v_available - 1 < v_account.floor THEN
-            PERFORM fail('LJ005', format('Insufficient credits. Required: 1, Available: %s', v_available));
-        END IF;
-        SELECT coalesce(limit_open_jobs, (p_limits ->> 'open_jobs')::bigint) INTO v_limit
-        FROM teams WHERE team_id = v_team_id;
-        -- Each open job holds one credit.
-        IF v_account.held >= nullif(v_limit, 0) THEN
-            PERFORM fail('LJ015', format('open_jobs: team ''%s'' may have at most %s open jobs', v_team_id, v_limit),
-                         1);
+        SELECT a.allocated - a.used - a.held AS available, a.floor, a.held,
+               nullif(coalesce(t.limit_open_jobs, (p_limits ->> 'open_jobs')::bigint), 0) AS most_jobs
+        INTO v_account
+        FROM credit_accounts a JOIN teams t USING (team_id) WHERE a.team_id = v_team_id FOR NO KEY UPDATE OF a;
+        IF v_account.available - 1 < v_account.floor THEN
+            PERFORM fail('LJ005', format('Insufficient credits. Required: 1, Available: %s', v_account.available));
+        ELSIF v_account.held >= v_account.most_jobs THEN
+            -- Each open job holds one credit.
+            PERFORM fail('LJ015', format('open_jobs: team ''%s'' may have at most %s open jobs',
+                                         v_team_id, v_account.most_jobs), 1);
         END IF;
         UPDATE credit_accounts SET held = held + 1 WHERE team_id = v_team_id;
         PERFORM count_new_job(v_team_id, p_job_type);
@@ -258,10 +255,13 @@ BEGIN
     ELSIF v_job.status NOT IN ('pending', 'in_progress') OR v_job.expires_at <= now() THEN
         PERFORM job_is_over(v_job);
     END IF;
-    WITH cancelled AS (
-        UPDATE calls SET status = 'cancelled', ended_at = now(), cost_check_at = deadline
-        WHERE job_id = p_job_id AND status = 'open' RETURNING model_group)
-    SELECT array_agg(model_group) INTO v_cancelled_groups FROM cancelled;
+    IF v_job.open_calls > 0 THEN
+        WITH cancelled AS (
+            UPDATE calls SET status = 'cancelled', ended_at = now(), cost_check_at = deadline
+            -- Those that are open, but not in words by which the index of all open calls would be searched.
+            WHERE job_id = p_job_id AND ended_at IS NULL RETURNING model_group)
+        SELECT array_agg(model_group) INTO v_cancelled_groups FROM cancelled;
+    END IF;
     IF v_job.open_calls > 1 THEN
         UPDATE credit_accounts SET extra_calls = extra_calls - extra_calls(v_job.status, v_job.open_calls)
         WHERE team_id = v_job.team_id;

@@ -1,48 +1,34 @@
--- Limits of what a team may have open, and of what a job may make and cost. NULL is no limit.
-
--- `p_job` is the job after the call was added to it, with what the call is expected to cost.
-CREATE OR REPLACE FUNCTION check_job_limits(p_job jobs, p_calls bigint, p_open_calls bigint, p_cost_usd numeric)
-RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    IF p_job.total_calls > p_calls THEN
-        PERFORM fail('LJ016', format('calls_per_job: a job of team ''%s'' may make at most %s calls',
-                                     p_job.team_id, p_calls));
-    ELSIF p_job.open_calls > p_open_calls THEN
-        PERFORM fail('LJ015', format('open_calls_per_job: a job of team ''%s'' may have at most %s open calls',
-                                     p_job.team_id, p_open_calls), 1);
-    ELSIF p_job.known_cost_usd >= p_cost_usd OR p_job.known_cost_usd + p_job.expected_cost_usd > p_cost_usd THEN
-        PERFORM fail('LJ016', 'cost_usd_per_job: the job may not cost more');
-    END IF;
-END $$;
+-- Limits of what a team may have open and call in a minute. NULL is no limit.
 
 -- How many more calls of a job are open than the one that its reservation stands for.
 CREATE OR REPLACE FUNCTION extra_calls(p_status text, p_open_calls bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN p_status IN ('pending', 'in_progress') THEN greatest(p_open_calls - 1, 0) ELSE p_open_calls END
 $$;
 
--- `p_job` is the job after the call was added to it. The open calls are only counted where there may be too many:
+-- `p_open_of_job`: the open calls of the job to which a call was added, including that one. The open calls of the team are only counted where there may be too many:
 -- `held + extra_calls` is never less than their number. Those who count wait for each other. The account is only
 -- changed where a job has several open calls, so that other calls of a team don't wait.
-CREATE OR REPLACE FUNCTION check_open_calls(p_job jobs, p_open_calls bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION check_open_calls(p_team_id text, p_open_of_job bigint, p_open_calls bigint)
+RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_most bigint;
     v_open bigint;
 BEGIN
-    IF p_job.open_calls > 1 THEN
+    IF p_open_of_job > 1 THEN
         UPDATE credit_accounts SET extra_calls = extra_calls + 1
-        WHERE team_id = p_job.team_id RETURNING held + extra_calls INTO v_most;
+        WHERE team_id = p_team_id RETURNING held + extra_calls INTO v_most;
     ELSE
-        SELECT held + extra_calls INTO v_most FROM credit_accounts WHERE team_id = p_job.team_id;
+        SELECT held + extra_calls INTO v_most FROM credit_accounts WHERE team_id = p_team_id;
     END IF;
     IF v_most > p_open_calls THEN
-        PERFORM FROM credit_accounts WHERE team_id = p_job.team_id FOR NO KEY UPDATE;
+        PERFORM FROM credit_accounts WHERE team_id = p_team_id FOR NO KEY UPDATE;
         -- No job is open for longer than 30 days, so older months need not be searched.
         SELECT count(*) INTO v_open FROM calls
-        WHERE team_id = p_job.team_id AND status = 'open' AND deadline > now()
+        WHERE team_id = p_team_id AND status = 'open' AND deadline > now()
           AND job_id >= uuid_v7_floor(now() - interval '32 days');
         IF v_open > p_open_calls THEN
             PERFORM fail('LJ015', format('open_calls: team ''%s'' may have at most %s open calls',
-                                         p_job.team_id, p_open_calls), 1);
+                                         p_team_id, p_open_calls), 1);
         END IF;
     END IF;
 END $$;
@@ -84,27 +70,20 @@ BEGIN
     WHERE team_id = p_team_id;
 END $$;
 
--- What a call of a model group costs on the average; 0 if none has had a cost yet. Counted anew once a second at most
--- (more often until there is a cost), by whoever comes first; nobody waits for it. Those who know of no cost meanwhile
--- count for themselves.
-CREATE OR REPLACE FUNCTION mean_cost(p_model_group text) RETURNS numeric LANGUAGE plpgsql AS $$
+-- What a call of a model group costs on the average now; 0 if none has had a cost yet. `p_known` is what was counted
+-- before; NULL: nothing. Only one transaction at a time counts for all, and nobody waits for it: meanwhile the others
+-- take what is known, and count for themselves if that is nothing.
+CREATE OR REPLACE FUNCTION count_mean_cost(p_model_group text, p_known numeric) RETURNS numeric LANGUAGE plpgsql AS $$
 DECLARE
-    v_known group_costs;
-    v_mine boolean;
+    v_for_all boolean := pg_try_advisory_xact_lock(hashtext('group_costs'), hashtext(p_model_group));
     v_mean numeric;
 BEGIN
-    SELECT * INTO v_known FROM group_costs WHERE model_group = p_model_group;
-    IF v_known.counted_at >= now() - (CASE WHEN v_known.mean_cost_usd > 0 THEN interval '1 second'
-                                           ELSE interval '20 milliseconds' END) THEN
-        RETURN v_known.mean_cost_usd;
-    END IF;
-    v_mine := pg_try_advisory_xact_lock(hashtext('group_costs'), hashtext(p_model_group));
-    IF NOT v_mine AND v_known.mean_cost_usd > 0 THEN
-        RETURN v_known.mean_cost_usd;
+    IF p_known > 0 AND NOT v_for_all THEN
+        RETURN p_known;
     END IF;
     SELECT coalesce(round(sum(cost_usd) / nullif(sum(priced), 0), 12), 0) INTO v_mean
     FROM call_totals WHERE model_group = p_model_group;
-    IF v_mine THEN
+    IF v_for_all THEN
         INSERT INTO group_costs (model_group, mean_cost_usd, counted_at) VALUES (p_model_group, v_mean, now())
         ON CONFLICT (model_group) DO UPDATE SET
             mean_cost_usd = excluded.mean_cost_usd, counted_at = excluded.counted_at;

@@ -23,6 +23,9 @@ pub enum Actor {
 /// JSON that this code has generated.
 pub struct Json(pub String);
 
+/// JSON that this code has generated and that SQL looks into: PostgreSQL parses it once.
+pub struct Jsonb(pub String);
+
 /// A day, as `YYYY-MM-DD`.
 pub struct Day(pub String);
 
@@ -127,6 +130,7 @@ values! {
     Prose: |value| text(value),
     Metadata as "::text::json": |metadata| text(metadata),
     Json as "::text::json": |json| text(&json.0),
+    Jsonb as "::text::jsonb": |json| text(&json.0),
     Usd as "::text::numeric": |amount| text(amount),
     Day as "::text::date": |day| text(&day.0),
     Vec<String>: |values| texts(values),
@@ -226,7 +230,7 @@ parameters! {
     p_lease_seconds: i32,
     p_lifetime_seconds: i32,
     p_limit: i64,
-    p_limits: Json,
+    p_limits: Jsonb,
     p_litellm_alias: String,
     p_litellm_aliases: Vec<String>,
     p_litellm_organization_id: LiteLlmOrganizationId,

@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, Result},
     platform::settings,
-    store::parameters::Json,
+    store::parameters::Jsonb,
     values::Usd,
 };
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub struct Limits {
 }
 
 /// The deployment's limits, for teams that have none of their own.
-pub async fn defaults() -> Result<Json> {
+pub async fn defaults() -> Result<Jsonb> {
     #[derive(Serialize)]
     struct Defaults {
         calls_per_job: u64,
@@ -42,5 +42,5 @@ pub async fn defaults() -> Result<Json> {
         open_jobs: settings::parsed("limit_open_jobs").await?,
         cost_usd_per_job: settings::parsed("limit_cost_usd_per_job").await?,
     };
-    serde_json::to_string(&defaults).map(Json).map_err(Error::internal)
+    serde_json::to_string(&defaults).map(Jsonb).map_err(Error::internal)
 }
