@@ -58,8 +58,8 @@ const MUTANTS: [Mutant; 50] = [
         breaks: &[POSSIBLE_ANSWER, CREDIT_FOR_JOB],
         changes: &[(
             JOBS,
-            "FROM credit_accounts WHERE team_id = v_team_id FOR NO KEY UPDATE;",
-            "FROM credit_accounts WHERE team_id = v_team_id;",
+            "WHERE a.team_id = v_team_id FOR NO KEY UPDATE OF a;",
+            "WHERE a.team_id = v_team_id;",
         )],
     },
     Mutant {
@@ -73,8 +73,8 @@ const MUTANTS: [Mutant; 50] = [
         changes: &[
             (
                 JOBS,
-                "IF v_available - 1 < v_account.floor THEN",
-                "IF v_account.floor = 0 AND v_available < 1 THEN",
+                "IF v_account.available - 1 < v_account.floor THEN",
+                "IF v_account.floor = 0 AND v_account.available < 1 THEN",
             ),
             (
                 TABLES,
@@ -108,7 +108,7 @@ const MUTANTS: [Mutant; 50] = [
         breaks: &[POSSIBLE_ANSWER, ONE_END, JOB_ENDS_ONCE],
         changes: &[(
             CALLS,
-            " AND status IN ('pending', 'in_progress') AND expires_at > now()\n    RETURNING",
+            " AND completed_at IS NULL AND expires_at > now()\n    RETURNING",
             " AND expires_at > now()\n    RETURNING",
         )],
     },
@@ -117,7 +117,7 @@ const MUTANTS: [Mutant; 50] = [
         breaks: &[POSSIBLE_ANSWER, ONE_END, JOB_ENDS_ONCE, COMPLETION_CALLS],
         changes: &[(
             CALLS,
-            "AND status IN ('pending', 'in_progress') AND expires_at > now()\n    RETURNING",
+            "AND completed_at IS NULL AND expires_at > now()\n    RETURNING",
             "AND (SELECT j.status IN ('pending', 'in_progress') AND j.expires_at > now() FROM jobs j
                   WHERE j.job_id = p_job_id)
              RETURNING",
@@ -361,20 +361,15 @@ const MUTANTS: [Mutant; 50] = [
         name: "the calls of a job are limited by what the job was before it was locked",
         breaks: &[LIMIT_HOLDS],
         changes: &[
-            (CALLS, "    v_job jobs;\n    v_call_id", "    v_job jobs;\n    v_was jobs;\n    v_call_id"),
+            (CALLS, "    v_ended jobs;\n", "    v_ended jobs;\n    v_was jobs;\n"),
             (
                 CALLS,
                 "    UPDATE jobs\n    SET status = 'in_progress',",
                 "    SELECT * INTO v_was FROM jobs WHERE job_id = p_job_id;
-                 v_was.total_calls := v_was.total_calls + 1;
-                 v_was.open_calls := v_was.open_calls + 1;
                  UPDATE jobs\n    SET status = 'in_progress',",
             ),
-            (
-                CALLS,
-                "PERFORM check_job_limits(\n            v_job,",
-                "PERFORM check_job_limits(\n            v_was,",
-            ),
+            (CALLS, "IF v_job.total_calls > v_most_calls", "IF v_was.total_calls + 1 > v_most_calls"),
+            (CALLS, "ELSIF v_job.open_calls > v_most_open", "ELSIF v_was.open_calls + 1 > v_most_open"),
         ],
     },
     Mutant {
@@ -382,14 +377,14 @@ const MUTANTS: [Mutant; 50] = [
         breaks: &[LIMIT_HOLDS],
         changes: &[(
             LIMITS,
-            "        PERFORM FROM credit_accounts WHERE team_id = p_job.team_id FOR NO KEY UPDATE;\n",
+            "        PERFORM FROM credit_accounts WHERE team_id = p_team_id FOR NO KEY UPDATE;\n",
             "",
         )],
     },
     Mutant {
         name: "any number of jobs may be open",
         breaks: &[LIMIT_HOLDS],
-        changes: &[(JOBS, "IF v_account.held >= nullif(v_limit, 0) THEN", "IF false THEN")],
+        changes: &[(JOBS, "ELSIF v_account.held >= v_account.most_jobs THEN", "ELSIF false THEN")],
     },
     Mutant {
         name: "what a call is expected to cost is never given back",
@@ -403,7 +398,7 @@ const MUTANTS: [Mutant; 50] = [
     Mutant {
         name: "what a job may cost is not limited",
         breaks: &[LIMIT_HOLDS],
-        changes: &[(LIMITS, "ELSIF p_job.known_cost_usd >= p_cost_usd OR", "ELSIF false AND")],
+        changes: &[(CALLS, "ELSIF v_job.known_cost_usd >= v_most_cost\n", "ELSIF false\n")],
     },
     Mutant {
         name: "what is settled is booked on the day on which the job was opened",
@@ -429,8 +424,8 @@ const MUTANTS: [Mutant; 50] = [
         breaks: &[USAGE],
         changes: &[(
             CALLS,
-            "v_new.tokens := CASE WHEN p_final THEN v_tokens ELSE 0 END",
-            "v_new.tokens := v_tokens",
+            "CASE WHEN p_final THEN v_tokens ELSE 0 END - CASE WHEN v_old.settled",
+            "v_tokens - CASE WHEN v_old.settled",
         )],
     },
     Mutant {

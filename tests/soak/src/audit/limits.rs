@@ -7,7 +7,10 @@ use crate::{
     state::Call,
     team::{FALLS_BACK, TIMES_OUT, USD_PER_CREDIT},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+
+/// What happens within this time may be of the same instant.
+pub const SAME_INSTANT: Duration = Duration::from_millis(300);
 
 /// A minute of the clock, over which calls are counted.
 const MINUTE: Micros = 60_000_000;
@@ -48,10 +51,30 @@ impl<'a> Audit<'a> {
         ];
         for (name, limit) in allowed {
             let open = record.heard.body[name].as_i64().unwrap_or(NEVER);
-            if limit.is_some_and(|limit| open > limit) {
+            let more = if name == "open_calls" { self.jobs_of_the_same_instant(record) } else { 0 };
+            if limit.is_some_and(|limit| open > limit + more) {
                 self.violated(rules::LIMIT_HOLDS, format!("{open} {name} in team {}", record.team));
             }
         }
+    }
+
+    /// How many jobs were opened while a call began that was open when it was counted. A call that begins then may not
+    /// know of them, and the calls in them not of it.
+    fn jobs_of_the_same_instant(&self, record: &Record) -> i64 {
+        let instant = Micros::try_from(SAME_INSTANT.as_micros()).unwrap_or(NEVER);
+        let of_team = |call: &&Call| call.team == record.team && call.opened <= record.end;
+        let open = |call: &&Call| call.ended.is_none_or(|ended| ended >= record.start);
+        let begun: Vec<Interval> = self
+            .state
+            .calls
+            .values()
+            .filter(of_team)
+            .filter(open)
+            .map(|call| Interval::new(call.opened - instant, call.opened + instant))
+            .collect();
+        let jobs = self.state.jobs.values().filter(|job| job.team == record.team);
+        let opened = jobs.filter_map(|job| self.opened.get(&job.id));
+        opened.filter(|opened| begun.iter().any(|begun| begun.overlaps(**opened))).count() as i64
     }
 
     /// No job has made more calls than it may, no call was opened in a job that had cost its limit, and no more calls

@@ -95,7 +95,7 @@ impl Round {
         let tag = format!("{LOST}{}", self.tag());
         let call = Uuid::now_v7();
         let limits = Limits::of_the_deployment().to_string();
-        let open = "SELECT begin_call($1, $2, NULL, $3, false, '{}', 1, 0, $4, $5::text::json)";
+        let open = "SELECT begin_call($1, $2, NULL, $3, false, '{}', 1, 0, $4, $5::text::jsonb)";
         let was_opened = "SELECT FROM calls WHERE call_id = $1";
         if self.database.query(open, &[&format!("key:{key}"), &job, &tag, &call, &limits]).await.is_err() {
             // Refused, but perhaps only when it was asked again.

@@ -2,6 +2,7 @@
 
 use super::WRONG;
 use crate::{
+    audit::SAME_INSTANT,
     driver::{Intent, Round},
     history::{By, Heard, Kind, Record, now},
     team::{Limits, TIMES_OUT, UNPRICED},
@@ -117,6 +118,8 @@ impl Round {
             let heard = self.attempt(opening, random.usize(..self.hosts.len())).await;
             opened.extend(heard.job.filter(|_| heard.is_ok()));
         }
+        // Where jobs are opened in the same instant, the team's open calls may be some more than they may be.
+        tokio::time::sleep(2 * SAME_INSTANT).await;
         let mut intents: Vec<Intent> = vec![];
         for job in opened {
             for _ in 0..calls {
