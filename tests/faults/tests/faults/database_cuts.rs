@@ -251,7 +251,7 @@ async fn a_cost_that_comes_late_is_charged_once_wherever_the_connection_breaks()
             let job = team.read(&job).await;
             let cost = job["total_cost_usd"].as_f64().expect("a cost");
             let told = (&job["credits_charged"], &job["charge_is_final"]);
-            assert_eq!(told, (&json!((cost * 1000.0).round()), &json!(true)), "{context}: {job}");
+            assert_eq!(told, (&json!((cost * 1000.0).round() as i64), &json!(true)), "{context}: {job}");
         }
         assert!(missed > 0, "{direction:?}: no cut was noticed");
     }
