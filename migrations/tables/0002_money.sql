@@ -62,7 +62,8 @@ ALTER TABLE credit_accounts
     DROP COLUMN refill_usd_per_credit,
     ADD CONSTRAINT refill_mode_valid CHECK (refill_mode IN ('add', 'reset_to'));
 
--- `credits_due`: what the job costs by its terms as far as its costs are known, all of which is in the ledger.
+-- `credits_due`: what the job costs by its terms as far as its costs are known, all of which is in the ledger; more
+-- where the costs became less after the admin had refunded everything.
 -- `credits_charged` and `credits_refunded`: the sums of its deductions and of its refunds in the ledger.
 -- `unpriced_tokens`: the tokens of settled calls without a cost.
 -- `expected_cost_usd`: what the calls that are not settled yet are expected to cost.
@@ -147,6 +148,32 @@ ALTER TABLE call_totals
     ALTER COLUMN tokens TYPE numeric,
     ALTER COLUMN latency_ms TYPE numeric;
 UPDATE call_totals SET priced = succeeded;
+
+-- Usage that is not final was counted, on the day on which the job was opened, and is counted when it is final now.
+CREATE TEMPORARY TABLE provisional ON COMMIT DROP AS
+    SELECT c.team_id, j.job_type, c.model_group, c.total_tokens AS tokens, coalesce(c.cost_usd, 0) AS cost_usd,
+           (c.cost_usd IS NOT NULL)::integer AS priced, coalesce(c.attempts -> -1 ->> 'model', 'unknown') AS model,
+           -- The first 48 bits of an id are milliseconds.
+           (to_timestamp(('x' || left(replace(c.job_id::text, '-', ''), 12))::bit(48)::bigint / 1000.0)
+            AT TIME ZONE 'UTC')::date AS day
+    FROM calls c JOIN jobs j ON j.job_id = c.job_id WHERE c.settled_at IS NULL AND c.latency_ms IS NOT NULL;
+UPDATE usage_days u
+SET tokens = u.tokens - p.tokens, cost_usd = u.cost_usd - p.cost_usd, priced_calls = priced_calls - priced
+FROM (SELECT team_id, day, job_type, sum(tokens) AS tokens, sum(cost_usd) AS cost_usd, sum(priced) AS priced
+      FROM provisional GROUP BY team_id, day, job_type) AS p
+WHERE u.team_id = p.team_id AND u.day = p.day AND u.job_type = p.job_type;
+UPDATE usage_models u
+SET tokens = u.tokens - p.tokens, cost_usd = u.cost_usd - p.cost_usd, requests = requests - calls
+FROM (SELECT team_id, day, model, sum(tokens) AS tokens, sum(cost_usd) AS cost_usd, count(*) AS calls
+      FROM provisional GROUP BY team_id, day, model) AS p
+WHERE u.team_id = p.team_id AND u.day = p.day AND u.model = p.model;
+-- What counts is the sum of all shards.
+UPDATE call_totals t SET tokens = t.tokens - p.tokens, cost_usd = t.cost_usd - p.cost_usd
+FROM (SELECT model_group, sum(tokens) AS tokens, sum(cost_usd) AS cost_usd FROM provisional GROUP BY model_group) AS p
+WHERE t.model_group = p.model_group
+  AND shard = (SELECT min(shard) FROM call_totals m WHERE m.model_group = p.model_group);
+-- The components that would have settled these calls are replaced now.
+UPDATE calls SET cost_check_at = greatest(deadline, now()) WHERE settled_at IS NULL AND ended_at IS NOT NULL;
 
 -- The mean cost of a model group's calls, counted anew at most once a second, when a call is opened.
 CREATE TABLE group_costs (
