@@ -24,21 +24,23 @@ CREATE OR REPLACE FUNCTION alert_json(a alerts) RETURNS json LANGUAGE sql STABLE
         'created_at', rfc3339(a.created_at))
 $$;
 
--- Newest first.
-CREATE OR REPLACE FUNCTION list_alerts(p_team_id text, p_limit bigint, p_offset bigint)
+-- Newest first. Only the admin sees alerts about models.
+CREATE OR REPLACE FUNCTION list_alerts(p_team_id text, p_limit bigint, p_offset bigint, p_actor text DEFAULT NULL)
 RETURNS json LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_hidden text := CASE WHEN p_actor IS DISTINCT FROM 'admin' THEN 'unpriced_model' ELSE '' END;
 BEGIN
     PERFORM existing_team(p_team_id);
     RETURN json_build_object(
         'team_id', p_team_id,
-        'total', (SELECT count(*) FROM alerts WHERE team_id = p_team_id),
+        'total', (SELECT count(*) FROM alerts WHERE team_id = p_team_id AND kind <> v_hidden),
         'alerts', (SELECT coalesce(json_agg(json_build_object(
                        'alert_id', alert_id, 'kind', kind, 'message', message, 'details', details,
                        'created_at', rfc3339(created_at),
                        'webhook_url', webhook_url, 'delivery_attempts', attempts, 'delivered_at', rfc3339(delivered_at))
                        ORDER BY entry DESC), '[]')
-                   FROM (SELECT * FROM alerts WHERE team_id = p_team_id
+                   FROM (SELECT * FROM alerts WHERE team_id = p_team_id AND kind <> v_hidden
                          ORDER BY entry DESC LIMIT p_limit OFFSET p_offset) AS page));
 END $$;
 GRANT EXECUTE ON FUNCTION list_alerts TO llm_jobs_application;

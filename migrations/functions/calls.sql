@@ -50,8 +50,10 @@ BEGIN
     INTO v_call
     FROM teams t JOIN credit_accounts a USING (team_id)
     LEFT JOIN model_groups g ON g.group_name = v_group_name
-        AND (EXISTS (SELECT FROM team_model_groups d
-                     WHERE d.team_id = t.team_id AND d.model_group_id = g.model_group_id)
+        -- The default group is one of the team's, or was a moment ago.
+        AND (p_model_group IS NULL
+             OR EXISTS (SELECT FROM team_model_groups d
+                        WHERE d.team_id = t.team_id AND d.model_group_id = g.model_group_id)
              OR EXISTS (SELECT FROM team_access_groups b JOIN model_access_group_members m USING (access_group_id)
                         WHERE b.team_id = t.team_id AND m.model_group_id = g.model_group_id))
     LEFT JOIN group_costs c ON c.model_group = g.group_name,
@@ -224,7 +226,7 @@ BEGIN
         -- When LiteLLM is asked for the cost (again).
         cost_check_at = CASE
             WHEN NOT p_final THEN deadline
-            WHEN v_cost IS NULL AND v_known AND p_status IS NOT NULL THEN now() + interval '5 minutes' END
+            WHEN v_cost IS NULL AND v_known AND p_status IS NOT NULL THEN now() END
     WHERE job_id = p_job_id AND call_id = p_call_id;
 
     UPDATE jobs
@@ -356,27 +358,35 @@ END $$;
 GRANT EXECUTE ON FUNCTION settle_job_with_call TO llm_jobs_application;
 
 -- Takes up to `p_limit` calls that ended without a cost, to ask LiteLLM for it: [{job_id, call_id, last}]. The next
--- time comes when a call is twice as old as now, at most a day later. `last`: there is no next time.
+-- time comes when a call is twice as old as now, at most a day later. `last`: there is no next time. Calls that are
+-- settled are not asked about after seven days.
 CREATE OR REPLACE FUNCTION take_unpriced_calls(p_limit bigint) RETURNS json LANGUAGE sql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     WITH due AS (
-        SELECT job_id, call_id FROM calls WHERE cost_check_at <= now()
+        SELECT job_id, call_id FROM calls
+        WHERE cost_check_at <= now() AND NOT (settled_at IS NOT NULL AND created_at < now() - interval '7 days')
         ORDER BY cost_check_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED
     ), taken AS (
         UPDATE calls c
-        SET cost_check_at = now() + greatest(interval '5 minutes', least(now() - c.created_at, interval '1 day'))
+        SET cost_check_at = now() + greatest(interval '1 minute', least(now() - c.created_at, interval '1 day'))
         FROM due WHERE c.job_id = due.job_id AND c.call_id = due.call_id
         RETURNING c.job_id, c.call_id, c.created_at < now() - interval '7 days' AS last
-    )
+    ), too_old AS (
+        SELECT job_id, call_id FROM calls
+        WHERE cost_check_at <= now() AND settled_at IS NOT NULL AND created_at < now() - interval '7 days'
+        LIMIT 10000 FOR NO KEY UPDATE SKIP LOCKED
+    ), given_up AS (
+        UPDATE calls c SET cost_check_at = NULL
+        FROM too_old o WHERE c.job_id = o.job_id AND c.call_id = o.call_id)
     SELECT coalesce(json_agg(taken), '[]') FROM taken
 $$;
 GRANT EXECUTE ON FUNCTION take_unpriced_calls TO llm_jobs_application;
 
 -- Writes the usage of a call that LiteLLM has told later. `p_cost_usd` NULL: LiteLLM has no price for the model;
--- `p_total_tokens` NULL: it has no record of the call. In both cases it is not asked again.
+-- `p_total_tokens` NULL: it has no record of the call. `p_last`: it is not asked again.
 CREATE OR REPLACE FUNCTION price_call(
     p_job_id uuid, p_call_id uuid, p_prompt_tokens bigint, p_completion_tokens bigint, p_total_tokens bigint,
-    p_cost_usd numeric, p_implausible boolean
+    p_cost_usd numeric, p_implausible boolean, p_last boolean DEFAULT true
 ) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -386,14 +396,16 @@ BEGIN
     PERFORM FROM jobs WHERE job_id = p_job_id FOR NO KEY UPDATE;
     SELECT * INTO v_call FROM calls
     WHERE job_id = p_job_id AND call_id = p_call_id AND status <> 'open' FOR NO KEY UPDATE;
-    IF v_call.settled_at IS NOT NULL AND p_cost_usd IS NULL THEN
-        UPDATE calls SET cost_check_at = NULL WHERE job_id = p_job_id AND call_id = p_call_id;
-    ELSIF v_call.call_id IS NOT NULL THEN
+    IF v_call.call_id IS NOT NULL AND (v_call.settled_at IS NULL OR p_cost_usd IS NOT NULL) THEN
         v_settling := write_settling(
             p_job_id, p_call_id, NULL, coalesce(p_prompt_tokens, v_call.prompt_tokens),
             coalesce(p_completion_tokens, v_call.completion_tokens), coalesce(p_total_tokens, v_call.total_tokens),
             p_cost_usd, NULL, NULL, NULL, true, NULL, p_implausible);
         PERFORM count_settling(v_settling);
+    END IF;
+    IF p_cost_usd IS NULL THEN
+        UPDATE calls SET cost_check_at = CASE WHEN NOT p_last THEN v_call.cost_check_at END
+        WHERE job_id = p_job_id AND call_id = p_call_id AND status <> 'open';
     END IF;
     RETURN json_build_object('settled', v_settling.job_id IS NOT NULL,
                              'alerts', v_call.team_id IS NOT NULL AND alerts_are_due(v_call.team_id));

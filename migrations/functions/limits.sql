@@ -5,9 +5,10 @@ CREATE OR REPLACE FUNCTION extra_calls(p_status text, p_open_calls bigint) RETUR
     SELECT CASE WHEN p_status IN ('pending', 'in_progress') THEN greatest(p_open_calls - 1, 0) ELSE p_open_calls END
 $$;
 
--- `p_open_of_job`: the open calls of the job to which a call was added, including that one. The open calls of the team are only counted where there may be too many:
--- `held + extra_calls` is never less than their number. Those who count wait for each other. The account is only
--- changed where a job has several open calls, so that other calls of a team don't wait.
+-- `p_open_of_job`: the open calls of the job to which a call was added, including that one. The open calls of the team
+-- are only counted where there may be too many: `held + extra_calls` is never less than their number. Those who count
+-- wait for each other. The account is only changed where a job has several open calls, so that other calls of a team
+-- don't wait.
 CREATE OR REPLACE FUNCTION check_open_calls(p_team_id text, p_open_of_job bigint, p_open_calls bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE

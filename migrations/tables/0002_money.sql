@@ -1,4 +1,4 @@
--- Money over time: late costs, limits, refusals, refunds, booking by day.
+-- The changes of version 0.3.0: money over time. Late costs, limits, refusals, refunds, booking by day.
 --
 -- Added columns have defaults, so that no table with a row for each job or call is rewritten. The two new indexes read
 -- the calls and the ledger once. What is NULL in a job that ended before this release is in its `completion`.

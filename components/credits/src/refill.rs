@@ -57,8 +57,8 @@ pub struct AutoRefill {
 /// Configure automatic refills
 ///
 /// The first refill is due one period after refills are enabled. Due refills are made when the team's account is next
-/// used, one for each period that has passed; while the team is suspended, none is due. Configuring the same period again
-/// keeps its schedule.
+/// used, one for each period that has passed; while the team is suspended, none is due. Configuring the same period
+/// again keeps its schedule.
 #[utoipa::path(post, path = "/api/credits/teams/{team_id}/configure-auto-refill", tag = "Credits",
     params(("team_id" = TeamId, Path)), request_body = ConfigureAutoRefill,
     responses((status = 200, body = AutoRefill)))]

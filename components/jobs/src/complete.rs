@@ -30,10 +30,10 @@ pub struct CompleteJob {
 
 /// Complete a job
 ///
-/// Credits are deducted if the status is `completed`, no call of the job failed, and not all of its calls were refused;
-/// by the team's `charge_when`, also if a call delivered output. Calls that are still open count as cancelled. Sending
-/// the same request again gets the same answer, but with `credits_charged`, `credits_refunded` and `charge_is_final` as of
-/// now: if the team is charged by consumption, costs that come late are deducted later.
+/// Credits are deducted if the status is `completed`, no call of the job failed, and not all of its calls were
+/// refused; by the team's `charge_when`, also if a call delivered output. Calls that are still open count as
+/// cancelled. Sending the same request again gets the same answer, but with `credits_charged`, `credits_refunded` and
+/// `charge_is_final` as of now: if the team is charged by consumption, costs that come late are deducted later.
 #[utoipa::path(post, path = "/api/jobs/{job_id}/complete", tag = "Jobs", params(("job_id" = Uuid, Path)),
     request_body = CompleteJob,
     responses((status = 200, body = CompletedJob), (status = 409, description = "`job_finished`")))]

@@ -17,7 +17,8 @@ use shared::{
 #[utoipa::path(post, path = "/api/jobs/{job_id}/llm-call-stream", tag = "Calls", params(("job_id" = Uuid, Path)),
     request_body = CallBody, responses((status = 200, body = String, content_type = "text/event-stream"),
         (status = 402, description = "`budget_exhausted`"), (status = 409, description = "`job_finished`"),
-        (status = 403, description = "`model_group_denied`"), (status = 429, description = "`rate_limited`"),
+        (status = 403, description = "`model_group_denied`, `job_limit`"),
+        (status = 429, description = "`rate_limited`, `too_many_calls`"),
         (status = 502, description = "`llm_failed`"),
         (status = 504, description = "`llm_timeout`")))]
 pub async fn llm_call_stream(
@@ -38,7 +39,8 @@ pub async fn llm_call_stream(
 #[utoipa::path(post, path = "/api/jobs/create-and-call-stream", tag = "Calls", request_body = NewJobBody,
     responses((status = 200, body = String, content_type = "text/event-stream"),
         (status = 402, description = "`insufficient_credits`, `budget_exhausted`"),
-        (status = 403, description = "`model_group_denied`"), (status = 429, description = "`rate_limited`"),
+        (status = 403, description = "`model_group_denied`, `job_limit`"),
+        (status = 429, description = "`rate_limited`, `too_many_calls`"),
         (status = 502, description = "`llm_failed`"),
         (status = 504, description = "`llm_timeout`")))]
 pub async fn create_and_call_stream(

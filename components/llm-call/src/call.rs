@@ -51,7 +51,8 @@ fn metadata(answered: &Answered) -> CallMetadata {
 #[utoipa::path(post, path = "/api/jobs/{job_id}/llm-call", tag = "Calls", params(("job_id" = Uuid, Path)),
     request_body = CallBody, responses((status = 200, body = CallAnswer),
         (status = 402, description = "`budget_exhausted`"), (status = 409, description = "`job_finished`"),
-        (status = 403, description = "`model_group_denied`"), (status = 429, description = "`rate_limited`"),
+        (status = 403, description = "`model_group_denied`, `job_limit`"),
+        (status = 429, description = "`rate_limited`, `too_many_calls`"),
         (status = 502, description = "`llm_failed`"),
         (status = 504, description = "`llm_timeout`")))]
 pub async fn llm_call(
@@ -95,7 +96,8 @@ pub struct JobAnswer {
 #[utoipa::path(post, path = "/api/jobs/create-and-call", tag = "Calls", request_body = NewJobBody,
     responses((status = 200, body = JobAnswer),
         (status = 402, description = "`insufficient_credits`, `budget_exhausted`"),
-        (status = 403, description = "`model_group_denied`"), (status = 429, description = "`rate_limited`"),
+        (status = 403, description = "`model_group_denied`, `job_limit`"),
+        (status = 429, description = "`rate_limited`, `too_many_calls`"),
         (status = 502, description = "`llm_failed`"),
         (status = 504, description = "`llm_timeout`")))]
 pub async fn create_and_call(key: TeamKey, mutation: Mutation, RawBody(body): RawBody) -> Result<Response> {

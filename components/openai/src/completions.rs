@@ -65,10 +65,10 @@ pub struct ChatChoice {
     responses(
         (status = 200, content((ChatCompletion = "application/json"), (String = "text/event-stream"))),
         (status = 402, body = ErrorBody<'static>, description = "`insufficient_credits`, `budget_exhausted`"),
-        (status = 403, body = ErrorBody<'static>, description = "`model_group_denied`"),
+        (status = 403, body = ErrorBody<'static>, description = "`model_group_denied`, `job_limit`"),
         (status = 404, body = ErrorBody<'static>, description = "`not_found`"),
         (status = 409, body = ErrorBody<'static>, description = "`job_finished`"),
-        (status = 429, body = ErrorBody<'static>, description = "`rate_limited`"),
+        (status = 429, body = ErrorBody<'static>, description = "`rate_limited`, `too_many_calls`"),
         (status = 502, body = ErrorBody<'static>, description = "`llm_failed`"),
         (status = 504, body = ErrorBody<'static>, description = "`llm_timeout`")))]
 pub async fn create(

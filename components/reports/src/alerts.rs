@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use shared::{
     error::Result,
     function,
-    http::{Page, Query, VisibleTeam},
+    http::{Caller, Page, Query, VisibleTeam},
     values::{AlertKind, TeamId},
 };
 use utoipa::ToSchema;
@@ -47,14 +47,24 @@ pub struct Alerts {
 
 /// List a team's alerts
 ///
-/// Alerts are raised when 80 % and 100 % of the team's credits are used, and when the team is suspended. If the team
-/// has a `webhook_url`, each alert is also sent there at least once, as `{"alert_id", "team_id", "kind", "message",
+/// Alerts are raised when 80 % and 100 % of the team's credits are used, when the team is suspended, and, only for the
+/// admin to see, when LiteLLM has no price for a model whose cost the team is charged by. If the team has a
+/// `webhook_url`, each alert is also sent there at least once, as `{"alert_id", "team_id", "kind", "message",
 /// "details", "created_at"}`. The header `x-webhook-signature: sha256=<hex>` is the HMAC-SHA256 of the header
 /// `x-webhook-timestamp`, a dot, and the body.
 #[utoipa::path(get, path = "/api/teams/{team_id}/alerts", tag = "Reports", operation_id = "alerts",
     params(("team_id" = TeamId, Path), Page),
     responses((status = 200, body = Alerts)))]
-pub async fn list(VisibleTeam(team_id): VisibleTeam, Query(page): Query<Page>) -> Result<Json<Alerts>> {
-    let function = function!(list_alerts(p_team_id: team_id, p_limit: page.limit, p_offset: page.offset));
+pub async fn list(
+    caller: Caller,
+    VisibleTeam(team_id): VisibleTeam,
+    Query(page): Query<Page>,
+) -> Result<Json<Alerts>> {
+    let function = function!(list_alerts(
+        p_actor: caller.reader(),
+        p_team_id: team_id,
+        p_limit: page.limit,
+        p_offset: page.offset,
+    ));
     function.run().await.map(Json)
 }

@@ -47,8 +47,8 @@ pub struct Summary {
     total_cost_usd: Option<Usd>,
     /// The number of credits that were deducted for jobs, less those that were refunded.
     credits_used: i64,
-    /// The cost of the calls by the number of jobs that were created, in US dollars, rounded to ten decimals; `null`: the
-    /// team may not see it.
+    /// The cost of the calls by the number of jobs that were created, in US dollars, rounded to ten decimals; `null`:
+    /// the team may not see it.
     avg_cost_per_job: Option<Usd>,
 }
 
@@ -70,8 +70,9 @@ pub struct ModelUse {
     cost: Usd,
 }
 
-/// The usage in a period. Everything counts on the day (UTC) on which it happened: jobs where they were created, ended and
-/// charged, calls where they ended, tokens and cost where they became known. Only the admin sees `total_spend` and the fields that follow it.
+/// The usage in a period. Everything counts on the day (UTC) on which it happened: jobs where they were created, ended
+/// and charged, calls where they ended, tokens and cost where they became known. Only the admin sees `total_spend` and
+/// the fields that follow it.
 #[serde_with::skip_serializing_none]
 #[derive(Serialize, Deserialize, ToSchema)]
 #[schema(as = PeriodUsage)]

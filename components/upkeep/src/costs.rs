@@ -12,7 +12,7 @@ use shared::{
 use std::time::Duration;
 
 /// The maximum number of calls of one run.
-const CALLS: i64 = 100;
+const CALLS: i64 = 500;
 
 /// The number of requests to LiteLLM at once.
 const AT_ONCE: usize = 4;
@@ -45,7 +45,7 @@ pub async fn ask() -> Result<i64> {
     Ok(known)
 }
 
-/// Writes the cost of a call, if LiteLLM knows it or is asked for the last time.
+/// Writes what LiteLLM has recorded of a call. Returns whether that has a cost.
 async fn price(call: Unpriced) -> Result<bool> {
     #[derive(Deserialize)]
     struct Priced {
@@ -58,6 +58,7 @@ async fn price(call: Unpriced) -> Result<bool> {
     }
     let usage = (!attempts.is_empty()).then(|| admin::sum(&attempts));
     let cost = usage.and_then(|usage| usage.cost);
+    let implausible = usage.is_some_and(|usage| usage.implausible);
     let function = function!(price_call(
         p_job_id: job_id,
         p_call_id: call_id,
@@ -65,7 +66,8 @@ async fn price(call: Unpriced) -> Result<bool> {
         p_completion_tokens: usage.map(|usage| usage.completion_tokens),
         p_total_tokens: usage.map(|usage| usage.total_tokens),
         p_cost_usd: cost,
-        p_implausible: usage.is_some_and(|usage| usage.implausible),
+        p_implausible: implausible,
+        p_last: last || implausible,
     ));
     let Priced { settled } = function.run().await?;
     Ok(settled && cost.is_some())

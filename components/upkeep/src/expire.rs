@@ -29,9 +29,9 @@ pub struct Expired {
 /// Expire overdue jobs
 ///
 /// In all teams, jobs past their deadline expire and release their credit, calls past theirs become `abandoned`, due
-/// automatic refills are made, and alerts that were not delivered are sent again. LiteLLM is asked for the costs of calls
-/// that ended without one, at growing intervals for seven days. Tables for the coming months are made, and those of
-/// months older than the variable `retention_months` are dropped, unless it is 0.
+/// automatic refills are made, and alerts that were not delivered are sent again. LiteLLM is asked for the costs of
+/// calls that ended without one, at growing intervals for seven days. Tables for the coming months are made, and those
+/// of months older than the variable `retention_months` are dropped, unless it is 0.
 #[utoipa::path(post, path = "/api/jobs/expire", tag = "Jobs", responses((status = 200, body = Expired)))]
 pub async fn expire(mutation: Mutation, Body(NoFields {}): Body<NoFields>) -> Result<Json<Expired>> {
     #[derive(Deserialize)]

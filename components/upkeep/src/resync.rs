@@ -41,8 +41,8 @@ struct Key {
 
 /// Resynchronize a team with LiteLLM
 ///
-/// Makes the team, its keys, their models, limits and budget in LiteLLM what they should be, also where LiteLLM has lost
-/// the team, and says what was not so.
+/// Makes the team, its keys, their models, limits and budget in LiteLLM what they should be, also where LiteLLM has
+/// lost the team, and says what was not so.
 #[utoipa::path(post, path = "/api/teams/{team_id}/resync", tag = "Teams", params(("team_id" = TeamId, Path)),
     responses((status = 200, body = Resynced)))]
 pub async fn resync(

@@ -140,8 +140,8 @@ impl ActiveCall {
         Err(self.failure(&last))
     }
 
-    /// Synchronizes LiteLLM with the call's team, once in a call: the database has accepted the key, so LiteLLM does not
-    /// have the team's present state yet. Returns whether that was done.
+    /// Synchronizes LiteLLM with the call's team, once in a call: the database has accepted the key, so LiteLLM does
+    /// not have the team's present state yet. Returns whether that was done.
     async fn synchronize(&mut self) -> bool {
         if std::mem::replace(&mut self.synchronized, true) {
             return false;

@@ -213,9 +213,9 @@ impl Relay {
         }
     }
 
-    /// Sends an event. A caller that reads nothing for as long as a model may be silent counts as gone, and so does one
-    /// that has kept the stream waiting for as long in all as its model may take. If the outcome is stored under an `Idempotency-Key`, the stream is read to its end all the same, so that a retry gets the
-    /// complete answer.
+    /// Sends an event. A caller that reads nothing for as long as a model may be silent counts as gone, and so does
+    /// one that has kept the stream waiting for as long in all as its model may take. If the outcome is stored under
+    /// an `Idempotency-Key`, the stream is read to its end all the same, so that a retry gets the complete answer.
     async fn send(&mut self, event: Bytes) -> Result<(), Broken> {
         if self.gone {
             return Ok(());

@@ -226,6 +226,7 @@ parameters! {
     p_job_type: Label,
     p_key_hash: Vec<u8>,
     p_key_id: KeyId,
+    p_last: bool,
     p_latency_ms: i64,
     p_lease_seconds: i32,
     p_lifetime_seconds: i32,

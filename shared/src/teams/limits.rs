@@ -9,8 +9,8 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A team's own limits; `null`: the deployment's limit applies, which its variable of the same name with `limit_` before
-/// it says.
+/// A team's own limits; `null`: the deployment's limit applies, which its variable of the same name with `limit_`
+/// before it says.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Limits {
     /// How many calls a job may make; 0: without limit.

@@ -5,6 +5,7 @@
 //! * How databases are made and what must hold after anything are the black-box tests' own files, compiled in here
 //!   without the runtime that those tests need.
 
+mod crowd;
 #[path = "../../api/src/database.rs"]
 mod database;
 #[path = "../../api/src/invariants.rs"]
@@ -12,6 +13,7 @@ mod invariants;
 mod session;
 mod world;
 
+pub use crowd::Crowd;
 pub use database::Database;
 pub use session::{Answer, Expect, Refusal, Session, Settling, actor};
 pub use world::{Team, World, id};

@@ -171,6 +171,15 @@ impl World {
         .done();
     }
 
+    /// What the ledger has of a job, in order: `deduction -1, refund 1`.
+    pub async fn ledger(&self, job: Uuid) -> String {
+        self.text(&format!(
+            "SELECT string_agg(transaction_type || ' ' || change, ', ' ORDER BY entry) FROM credit_transactions
+             WHERE job_id = '{job}'"
+        ))
+        .await
+    }
+
     /// The status of a job as it is stored.
     pub async fn job_status(&self, job: Uuid) -> String {
         self.text(&format!("SELECT status FROM jobs WHERE job_id = '{job}'")).await

@@ -181,7 +181,7 @@ impl Crowd {
                     json!({"budget_mode": "hard", "pricing": {"mode": "markup", "markup_percent": 10}}),
                     json!({"billing_mode": "consumption_tokens", "tokens_per_credit": random.u32(100..110)}),
                     json!({"billing_mode": "consumption_usd", "charge_when": "delivered"}),
-                    json!({"rpm_limit": random.u32(50..500), "tpm_limit": 1_000_000}),
+                    json!({"rpm_limit": random.u32(3..100), "tpm_limit": 1_000_000}),
                     json!({"rpm_limit": null, "tpm_limit": null}),
                     json!({"limits": {"open_calls": random.u32(..30), "calls_per_job": null}}),
                     json!({"pricing": {"mode": "tiered", "tiers": [{"up_to": 5, "price_per_job_usd": "0.5"},

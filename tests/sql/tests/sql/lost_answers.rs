@@ -86,7 +86,7 @@ async fn an_id_by_a_clock_that_is_far_off_is_not_taken() {
             .await
             .done();
         let made_now = format!(
-            "SELECT '{}' BETWEEN uuid_v7_floor(now() - interval '1 minute') AND uuid_v7_floor(now())",
+            "SELECT '{}' BETWEEN uuid_v7_floor(now() - interval '1 minute') AND uuid_v7_floor(now() + interval '1 s')",
             job["job_id"].as_str().expect("an id")
         );
         assert_eq!(world.text(&made_now).await, "true");

@@ -418,7 +418,10 @@ impl Model {
     fn charge_is_final(&self, job: usize) -> bool {
         let Terms { billing, delivered, .. } = self.jobs[job].terms;
         let (by_job, charged) = (billing == Billing::Job, self.is_charged(job));
-        if delivered && by_job && charged || !delivered && (by_job || !charged) {
+        // Whoever is not charged may still be, if something is delivered late.
+        let can_become_dearer = charged && !by_job;
+        let can_become_charged = delivered && !charged;
+        if !can_become_dearer && !can_become_charged {
             return true;
         }
         let by_cost = matches!(billing, Billing::Usd { .. });
@@ -449,6 +452,7 @@ impl Model {
             refused_calls: self.calls_that(job, "refused"),
             unpriced_calls: self.calls_of(job).filter(|call| call.cost.is_none()).count() as i64,
             total_tokens: self.tokens(job),
+            credit_applied: self.jobs[job].charged > 0,
             credits_charged: self.jobs[job].charged,
             credits_refunded: 0,
             charge_is_final: self.charge_is_final(job),

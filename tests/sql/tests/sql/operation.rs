@@ -142,6 +142,7 @@ pub struct Completion {
     pub refused_calls: i64,
     pub unpriced_calls: i64,
     pub total_tokens: i64,
+    pub credit_applied: bool,
     pub credits_charged: i64,
     pub credits_refunded: i64,
     pub charge_is_final: bool,
