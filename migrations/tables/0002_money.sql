@@ -9,6 +9,7 @@ DROP FUNCTION IF EXISTS
     begin_job_with_call(text, text, text, text, json, integer, text, text, boolean, json, integer, integer, uuid, uuid),
     configure_auto_refill(text, boolean, bigint, text, numeric),
     create_job(text, text, text, text, json, integer, uuid),
+    list_alerts(text, bigint, bigint),
     litellm_desired_team(text),
     settle_call(uuid, uuid, text, bigint, bigint, bigint, numeric, bigint, json, text, boolean),
     settle_job_with_call(uuid, uuid, text, bigint, bigint, bigint, numeric, bigint, json, text, boolean),

@@ -60,6 +60,8 @@ pub struct Limits {
     pub cost_usd_per_job: Option<f64>,
     /// Calls in a minute of the clock.
     pub calls_a_minute: Option<i64>,
+    /// Tokens in a minute of the clock after which no more calls begin.
+    pub tokens_a_minute: Option<i64>,
 }
 
 impl Limits {
@@ -71,6 +73,7 @@ impl Limits {
         open_jobs: Some(10_000),
         cost_usd_per_job: Some(5.0),
         calls_a_minute: None,
+        tokens_a_minute: None,
     };
 
     /// Those that the deployment has, as the database is told of them.
@@ -94,6 +97,7 @@ impl Limits {
             open_jobs: number("open_jobs", open_jobs),
             cost_usd_per_job: own["cost_usd_per_job"].as_f64().or(cost_usd_per_job),
             calls_a_minute: fields["rpm_limit"].as_i64(),
+            tokens_a_minute: fields["tpm_limit"].as_i64(),
         }
     }
 }
@@ -203,7 +207,7 @@ fn kinds() -> Vec<TeamKind> {
         ),
         // LiteLLM's budget is used up now and then.
         (
-            json!({"credits_allocated": 10, "max_budget": null, "rpm_limit": 60, "charge_when": "delivered",
+            json!({"credits_allocated": 10, "max_budget": null, "rpm_limit": 60, "tpm_limit": 1600, "charge_when": "delivered",
                    "default_model_group": DEAR}),
             Some(0),
             Some(("daily", Refill::Add(Some(12)))),

@@ -157,9 +157,15 @@ impl Audit<'_> {
             let seen = format!("team {team}: {} refills of {made} in {passed} to {all} periods", rows.len());
             self.violated(rules::REFILL, seen);
         }
+        // Whoever looked at the balance then made the refill, if there was one to make.
+        let while_suspended: Vec<Interval> = self
+            .periods(team)
+            .filter(|period| period.end != NEVER)
+            .map(|period| Interval::new(period.start, period.end))
+            .filter(|during| suspensions.iter().any(|suspension| suspension.must_refuse(*during)))
+            .collect();
         for row in rows {
-            let made = self.written(row.written);
-            if suspensions.iter().any(|suspension| suspension.must_refuse(made)) {
+            if while_suspended.iter().any(|during| (during.from..=during.to).contains(&row.written)) {
                 self.violated(rules::REFILL_SUSPENDED, format!("team {team}: {row:?}"));
             }
         }

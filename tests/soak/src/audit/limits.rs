@@ -109,6 +109,22 @@ impl<'a> Audit<'a> {
                 violations.push(format!("{calls} calls in the minute {minute} in team {team}"));
             }
         }
+        for call in self.state.calls.values() {
+            let Some(limit) = self.teams[call.team].limits.tokens_a_minute else { continue };
+            let minute = call.opened / MINUTE;
+            let in_one_minute = self.answered(call).is_some_and(|end| end / MINUTE == minute);
+            let used = self.state.calls.values().filter(|other| {
+                other.team == call.team
+                    && other.settled.is_some_and(|settled| {
+                        settled / MINUTE == minute && self.written(settled).to < call.opened
+                    })
+            });
+            let used: i64 = used.map(|other| other.tokens).sum();
+            if in_one_minute && used >= limit {
+                violations
+                    .push(format!("{call:?} was opened when {used} tokens had been used in its minute"));
+            }
+        }
         for seen in violations {
             self.violated(rules::LIMIT_HOLDS, seen);
         }
@@ -196,11 +212,27 @@ impl<'a> Audit<'a> {
                 });
                 limits.calls_a_minute.is_some_and(|limit| most.max().unwrap_or_default() >= limit)
             }
+            "tpm_limit" => {
+                let minutes = during.from / MINUTE..=during.to / MINUTE;
+                let most = minutes.map(|minute| {
+                    let minute = Interval::new(minute * MINUTE, (minute + 1) * MINUTE);
+                    self.tokens(open, minute, during.to)
+                });
+                limits.tokens_a_minute.is_some_and(|limit| most.max().unwrap_or_default() >= limit)
+            }
             _ => false,
         };
         if !reached {
             self.violated(rules::LIMIT_REACHED, told(record));
         }
+    }
+
+    /// The most tokens that can have been counted in some time, before an instant.
+    fn tokens(&self, open: &[(Interval, &Call)], during: Interval, before: Micros) -> i64 {
+        let counted = |call: &Call| {
+            call.settled.is_some_and(|settled| settled <= before && self.written(settled).overlaps(during))
+        };
+        open.iter().filter(|(_, call)| counted(call)).map(|(_, call)| call.tokens).sum()
     }
 
     /// The most that the job of a refused call can have been taken to cost with it.
@@ -232,8 +264,13 @@ impl<'a> Audit<'a> {
         match record.heard.code() {
             "rate_limited" => {
                 let a_minute = team.limits.calls_a_minute.is_some_and(|limit| since(MINUTE) > limit);
+                // It reserves a quarter of the limit for a call that is under way.
+                let tokens = team.limits.tokens_a_minute.is_some_and(|limit| {
+                    let last = Interval::new(during.from.saturating_sub(MINUTE), during.to);
+                    self.tokens(open, last, during.to) + (since(UNREAD) + 1) * (limit / 4) > limit
+                });
                 let at_once = team.limits.open_calls.is_some_and(|limit| since(UNREAD) > limit);
-                if !a_minute && !at_once {
+                if !a_minute && !tokens && !at_once {
                     self.violated(rules::LIMIT_REACHED, told(record));
                 }
             }

@@ -5,7 +5,7 @@ use crate::{
     direct::Direct,
     driver::{CANARY, IDEMPOTENCY_KEY},
     history::Record,
-    team::{Team, UNPRICED_MODEL, lock},
+    team::{Team, lock},
     world::{ADMIN_KEY, World},
 };
 use anyhow::{Context, Result};
@@ -30,8 +30,6 @@ pub async fn of_world(world: &World, teams: &[Team], history: &[Record]) -> Resu
 struct Bill {
     tokens: i64,
     cost: f64,
-    /// Whether it is for a model that had no price at first.
-    unpriced: bool,
 }
 
 /// What LiteLLM has billed for each call is what is kept of it.
@@ -45,10 +43,9 @@ async fn bill(world: &World, client: &tokio_postgres::Client) -> Result<Vec<Viol
     let mut billed: BTreeMap<String, Bill> = BTreeMap::new();
     for row in &rows {
         let call = row["litellm_call_id"].as_str().unwrap_or_default().to_owned();
-        let bill = billed.entry(call).or_insert(Bill { tokens: 0, cost: 0.0, unpriced: true });
+        let bill = billed.entry(call).or_default();
         bill.tokens += row["total_tokens"].as_i64().unwrap_or_default();
         bill.cost += row["spend"].as_f64().unwrap_or_default();
-        bill.unpriced &= row["model_group"] == UNPRICED_MODEL;
     }
     let calls = "SELECT call_id::text, status, total_tokens, cost_usd::float8, attempts::text, \
                         settled_at IS NOT NULL, cost_check_at IS NOT NULL FROM calls";
@@ -66,10 +63,10 @@ async fn bill(world: &World, client: &tokio_postgres::Client) -> Result<Vec<Viol
         if !settled {
             continue;
         }
-        let Bill { tokens: billed_tokens, cost: billed_cost, unpriced } = bill.unwrap_or_default();
-        // Of what never reached LiteLLM nobody knows the cost, and of what had no price when LiteLLM was asked.
+        let Bill { tokens: billed_tokens, cost: billed_cost } = bill.unwrap_or_default();
+        // Of what never reached LiteLLM nobody knows the cost. In the end all models have a price.
         let differs = |cost: f64| (cost - billed_cost).abs() > 1e-9;
-        if tokens != billed_tokens || cost.map_or(bill.is_some() && !unpriced, differs) {
+        if tokens != billed_tokens || cost.map_or(bill.is_some(), differs) {
             let attempts: String = row.get(4);
             let seen = format!(
                 "{status} call {call}: {tokens} tokens for {cost:?}, billed {billed_tokens} for {billed_cost}: \

@@ -39,12 +39,16 @@ impl Round {
         } else if streamed {
             marks += &format!("[[chunks={}]][[delay_ms={}]]", random.u8(3..12), random.u8(..40));
         }
-        let mut body = json!({"purpose": tag,
-            "messages": [{"role": "user", "content": format!("{CANARY} {tag} {marks}")}]});
+        let mut body = self.call_body_with(tag, &marks);
         if let Some(group) = group {
             body["model_group"] = group.into();
         }
         body
+    }
+
+    /// The body of a call of the default group with these marks.
+    pub(super) fn call_body_with(&self, tag: &str, marks: &str) -> Value {
+        json!({"purpose": tag, "messages": [{"role": "user", "content": format!("{CANARY} {tag} {marks}")}]})
     }
 
     /// After how many events of the stream somebody leaves: mostly of a long one, which then goes on for a while.

@@ -5,7 +5,7 @@ use crate::{
     audit::SAME_INSTANT,
     driver::{Intent, Round},
     history::{By, Heard, Kind, Record, now},
-    team::{Limits, TIMES_OUT, UNPRICED},
+    team::{Limits, TIMES_OUT, Team, UNPRICED},
 };
 use fastrand::Rng;
 use reqwest::Method;
@@ -109,9 +109,29 @@ impl Round {
         self.knows_job(number, &heard);
     }
 
-    /// More calls are made at once than may be open, in several new jobs, while what is open is counted.
-    pub(super) async fn crowd(&self, team: usize, by: By, random: &mut Rng) {
+    /// A job is completed all of whose calls were refused.
+    pub(super) async fn nothing_but_refusals(&self, team: usize, by: By, random: &mut Rng) {
+        let opening = self.opening(team, by);
+        let heard = self.ask(&opening, random).await;
+        let Some(job) = heard.job.filter(|_| heard.is_ok()) else { return };
+        for _ in 0..random.usize(1..3) {
+            let streamed = random.bool();
+            let mut intent = self.calling(team, by, job, streamed, random);
+            intent.body = self.call_body_with(&intent.tag, "[[status=400]]");
+            self.ask_somehow(intent, random).await;
+        }
+        let mut completion = self.completion(team, by, job, random);
+        completion.body["status"] = "completed".into();
+        self.ask_somehow(completion, random).await;
+    }
+
+    /// More calls are made at once than may be open, in several new jobs, while what is open is counted. In a team with
+    /// limits.
+    pub(super) async fn crowd(&self, random: &mut Rng) {
         let (jobs, calls) = CROWD;
+        let limited = |team: &Team| team.limits.open_calls < Limits::DEPLOYMENT.open_calls;
+        let Some(team) = self.teams.iter().position(limited) else { return };
+        let by = self.key(team, random);
         let openings: Vec<Intent> = (0..jobs).map(|_| self.opening(team, by)).collect();
         let mut opened = vec![];
         for opening in &openings {
