@@ -135,11 +135,13 @@ CREATE OR REPLACE FUNCTION charge_late(
 DECLARE
     v_terms terms;
     v_before bigint := coalesce(p_job.credits_due, charged_credits(p_job));
+    v_left bigint := charged_credits(p_job) - coalesce(p_job.credits_refunded, 0);
     v_due bigint;
 BEGIN
     SELECT * INTO STRICT v_terms FROM terms WHERE terms_id = p_job.terms_id;
     v_due := job_credits(p_job, v_terms);
-    p.credits := v_due - v_before;
+    -- What the admin has refunded already is not refunded once more.
+    p.credits := greatest(v_due - v_before, -v_left);
     p.charged_jobs := (v_before = 0 AND v_due > 0)::integer;
     IF p.credits <> 0 THEN
         PERFORM post_transaction(
@@ -154,7 +156,7 @@ BEGIN
     END IF;
     IF p.credits <> 0 OR p.revenue_usd <> 0 THEN
         UPDATE jobs
-        SET credits_due = v_due, credit_applied = credit_applied OR v_due > 0,
+        SET credits_due = v_before + p.credits, credit_applied = credit_applied OR v_due > 0,
             credits_charged = charged_credits(p_job) + greatest(p.credits, 0),
             credits_refunded = coalesce(credits_refunded, 0) + greatest(-p.credits, 0),
             revenue_usd = CASE WHEN v_terms.pricing IS NOT NULL THEN coalesce(revenue_usd, 0) + p.revenue_usd END

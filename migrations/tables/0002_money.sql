@@ -3,6 +3,18 @@
 -- Added columns have defaults, so that no table with a row for each job or call is rewritten. The two new indexes read
 -- the calls and the ledger once. What is NULL in a job that ended before this release is in its `completion`.
 
+-- The functions with grants that take more from now on. With two of one name, a grant would not know which is meant.
+DROP FUNCTION IF EXISTS
+    begin_call(text, uuid, text, text, boolean, json, integer, integer, uuid),
+    begin_job_with_call(text, text, text, text, json, integer, text, text, boolean, json, integer, integer, uuid, uuid),
+    configure_auto_refill(text, boolean, bigint, text, numeric),
+    create_job(text, text, text, text, json, integer, uuid),
+    list_alerts(text, bigint, bigint),
+    litellm_desired_team(text),
+    settle_call(uuid, uuid, text, bigint, bigint, bigint, numeric, bigint, json, text, boolean),
+    settle_job_with_call(uuid, uuid, text, bigint, bigint, bigint, numeric, bigint, json, text, boolean),
+    update_team(text, json);
+
 -- `credits_per_1k_tokens_unpriced`: in `consumption_usd`, the credits for 1,000 tokens of calls whose cost is unknown.
 -- `charge_when`: `completed` charges jobs that were completed without a failed call; `delivered` also charges every
 -- other job in which a call delivered output.
@@ -51,7 +63,8 @@ ALTER TABLE credit_accounts
     DROP COLUMN refill_usd_per_credit,
     ADD CONSTRAINT refill_mode_valid CHECK (refill_mode IN ('add', 'reset_to'));
 
--- `credits_due`: what the job costs by its terms as far as its costs are known, all of which is in the ledger.
+-- `credits_due`: what the job costs by its terms as far as its costs are known, all of which is in the ledger; more
+-- where the costs became less after the admin had refunded everything.
 -- `credits_charged` and `credits_refunded`: the sums of its deductions and of its refunds in the ledger.
 -- `unpriced_tokens`: the tokens of settled calls without a cost.
 -- `expected_cost_usd`: what the calls that are not settled yet are expected to cost.
@@ -136,6 +149,32 @@ ALTER TABLE call_totals
     ALTER COLUMN tokens TYPE numeric,
     ALTER COLUMN latency_ms TYPE numeric;
 UPDATE call_totals SET priced = succeeded;
+
+-- Usage that is not final was counted, on the day on which the job was opened, and is counted when it is final now.
+CREATE TEMPORARY TABLE provisional ON COMMIT DROP AS
+    SELECT c.team_id, j.job_type, c.model_group, c.total_tokens AS tokens, coalesce(c.cost_usd, 0) AS cost_usd,
+           (c.cost_usd IS NOT NULL)::integer AS priced, coalesce(c.attempts -> -1 ->> 'model', 'unknown') AS model,
+           -- The first 48 bits of an id are milliseconds.
+           (to_timestamp(('x' || left(replace(c.job_id::text, '-', ''), 12))::bit(48)::bigint / 1000.0)
+            AT TIME ZONE 'UTC')::date AS day
+    FROM calls c JOIN jobs j ON j.job_id = c.job_id WHERE c.settled_at IS NULL AND c.latency_ms IS NOT NULL;
+UPDATE usage_days u
+SET tokens = u.tokens - p.tokens, cost_usd = u.cost_usd - p.cost_usd, priced_calls = priced_calls - priced
+FROM (SELECT team_id, day, job_type, sum(tokens) AS tokens, sum(cost_usd) AS cost_usd, sum(priced) AS priced
+      FROM provisional GROUP BY team_id, day, job_type) AS p
+WHERE u.team_id = p.team_id AND u.day = p.day AND u.job_type = p.job_type;
+UPDATE usage_models u
+SET tokens = u.tokens - p.tokens, cost_usd = u.cost_usd - p.cost_usd, requests = requests - calls
+FROM (SELECT team_id, day, model, sum(tokens) AS tokens, sum(cost_usd) AS cost_usd, count(*) AS calls
+      FROM provisional GROUP BY team_id, day, model) AS p
+WHERE u.team_id = p.team_id AND u.day = p.day AND u.model = p.model;
+-- What counts is the sum of all shards.
+UPDATE call_totals t SET tokens = t.tokens - p.tokens, cost_usd = t.cost_usd - p.cost_usd
+FROM (SELECT model_group, sum(tokens) AS tokens, sum(cost_usd) AS cost_usd FROM provisional GROUP BY model_group) AS p
+WHERE t.model_group = p.model_group
+  AND shard = (SELECT min(shard) FROM call_totals m WHERE m.model_group = p.model_group);
+-- The components that would have settled these calls are replaced now.
+UPDATE calls SET cost_check_at = greatest(deadline, now()) WHERE settled_at IS NULL AND ended_at IS NOT NULL;
 
 -- The mean cost of a model group's calls, counted anew at most once a second, when a call is opened.
 CREATE TABLE group_costs (

@@ -3,7 +3,7 @@
 use crate::{Database, TestApp};
 
 /// Each answers a row for every violation.
-const INVARIANTS: [(&str, &str); 25] = [
+const INVARIANTS: [(&str, &str); 26] = [
     (
         "the ledger's sum is the balance",
         "SELECT a.team_id, a.allocated - a.used, coalesce(sum(x.change), 0) FROM credit_accounts a
@@ -71,14 +71,19 @@ const INVARIANTS: [(&str, &str); 25] = [
              FROM calls GROUP BY job_id)
          SELECT j.job_id, j.status, j.credits_due, t.*, k.* FROM jobs j JOIN terms t USING (terms_id)
          LEFT JOIN known k USING (job_id)
-         WHERE j.credits_due <> CASE
+         -- What became less after everything had been refunded was not refunded once more.
+         WHERE sign(j.credits_due - CASE
              WHEN j.status = 'completed' AND (k.job_id IS NULL OR failed = 0 AND refused < calls)
                   OR j.completed_at IS NOT NULL AND charge_when = 'delivered' AND k.delivered
              THEN greatest(1, CASE billing_mode
                  WHEN 'consumption_usd' THEN ceil(coalesce(cost_usd, 0) * credits_per_dollar
                      + coalesce(unpriced, 0) * credits_per_1k_tokens_unpriced / 1000)
                  WHEN 'consumption_tokens' THEN ceil(coalesce(tokens, 0) / tokens_per_credit) ELSE 1 END)
-             ELSE 0 END",
+             ELSE 0 END) NOT IN (0, (j.credits_charged = j.credits_refunded)::integer)",
+    ),
+    (
+        "a job is refunded no more than it was charged",
+        "SELECT job_id, credits_charged, credits_refunded FROM jobs WHERE credits_refunded > credits_charged",
     ),
     (
         "no call is open in a job that has been completed",

@@ -182,6 +182,12 @@ impl StandIn {
         self.app.state().keys.remove(hash).is_some()
     }
 
+    /// Gives the rows of the spend log so far that are of this model and have no cost one of so much for each token, as
+    /// where LiteLLM learns a price late. What keys and teams have spent stays as it is.
+    pub fn price_log(&self, model: &str, usd_per_token: f64) {
+        self.app.state().price_log(model, usd_per_token);
+    }
+
     /// Saves what is not saved yet.
     ///
     /// # Errors

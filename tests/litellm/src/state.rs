@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::cost::Cost;
 use crate::journal::Journal;
 use crate::limits::Window;
 use crate::records::{KeyRecord, TeamRecord};
@@ -191,6 +192,16 @@ impl State {
             self.spend_log.pop_front();
         }
         self.spend_log.push_back(row);
+    }
+
+    /// Gives the rows of a model that have no cost one of so much for each token.
+    pub fn price_log(&mut self, model: &str, usd_per_token: f64) {
+        for row in self.spend_log.iter_mut().filter(|row| row.model == model && row.cost.total() == 0.0) {
+            row.cost = Cost {
+                input: row.usage.prompt as f64 * usd_per_token,
+                output: row.usage.completion as f64 * usd_per_token,
+            };
+        }
     }
 
     /// Deletes a key, and says whether it was there. It stays visible in `/key/info`.

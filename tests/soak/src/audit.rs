@@ -5,17 +5,21 @@ mod calls;
 mod credits;
 mod excuses;
 mod jobs;
+mod limits;
+mod money;
 pub mod rules;
+mod visibility;
 mod world;
 
 pub use answers::is_possible;
 pub use excuses::may_stay_unsettled;
+pub use limits::SAME_INSTANT;
 pub use world::of_world;
 
 use crate::{
     history::{Kind, NEVER, Record},
     model::{Ending, Interval},
-    state::{Call, State},
+    state::{Call, Entry, State},
     storm::Fault,
     team::Team,
 };
@@ -50,6 +54,8 @@ struct Audit<'a> {
     made: BTreeMap<&'a str, Vec<&'a Call>>,
     /// All calls of a job.
     calls_of: BTreeMap<Uuid, Vec<&'a Call>>,
+    /// The ledger's rows of each job, oldest first.
+    rows_of: BTreeMap<Uuid, Vec<&'a Entry>>,
     /// Of jobs that were made for a call, the call's tag.
     own: BTreeMap<Uuid, &'a str>,
     /// When jobs were opened.
@@ -69,6 +75,7 @@ pub fn audit(history: &[Record], teams: &[Team], faults: &[Fault], state: &State
         asked: BTreeMap::new(),
         made: BTreeMap::new(),
         calls_of: BTreeMap::new(),
+        rows_of: BTreeMap::new(),
         own: BTreeMap::new(),
         opened: BTreeMap::new(),
         endings: BTreeMap::new(),
@@ -85,10 +92,18 @@ pub fn audit(history: &[Record], teams: &[Team], faults: &[Fault], state: &State
             audit.own.insert(call.job, &call.tag);
         }
     }
+    for entry in state.ledgers.iter().flatten() {
+        if let Some(job) = entry.job {
+            audit.rows_of.entry(job).or_default().push(entry);
+        }
+    }
     audit.answers();
     audit.calls();
     audit.jobs();
     audit.credits();
+    audit.charges();
+    audit.limits();
+    audit.visibility();
     audit.settled();
     audit.violations
 }

@@ -8,12 +8,13 @@ use crate::{
     request::Request,
     state::State,
     storm::{Fault, Faults, Storm},
-    team::{Key, Team, lock, make_groups, make_teams},
+    team::{Key, Team, UNPRICED_MODEL, lock, make_groups, make_teams},
     world::{ADMIN_KEY, World},
 };
 use anyhow::{Context, Result};
 use fastrand::Rng;
 use futures::future::join_all;
+use litellm_stand_in::StandIn;
 use reqwest::Method;
 use serde_json::Value;
 use std::{
@@ -40,6 +41,12 @@ const DISCOURAGED: Duration = Duration::from_millis(100);
 /// How long calls get to be settled once nobody asks for anything any more: LiteLLM's log is followed for half a
 /// minute.
 const SETTLING: Duration = Duration::from_secs(75);
+
+/// How often upkeep is asked at the most until no cost is due any more.
+const RUNS_OF_UPKEEP: u32 = 100;
+
+/// What a token of a model without a price turns out to cost, in US dollars.
+const LATE_PRICE: f64 = 0.001;
 
 /// How to drive.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +88,8 @@ pub struct Round {
     pub faults: Faults,
     /// For what the API does not do: letting time pass.
     pub database: Direct,
+    /// LiteLLM's address and its admin's key.
+    pub litellm: (String, String),
     http: reqwest::Client,
     tags: Arc<AtomicU64>,
 }
@@ -150,6 +159,7 @@ impl Soak {
             alarmed: AtomicBool::new(false),
             faults: Faults::default(),
             database: Direct::new(self.world.database().clone()),
+            litellm: (self.world.litellm().url(), self.world.litellm().master_key().to_owned()),
             http: self.http.clone(),
             tags: self.tags.clone(),
         });
@@ -170,12 +180,15 @@ impl Soak {
             let Some(application) = self.world.shaky() else { return Ok(()) };
             Storm { application, faults: &round.faults, until: began + weather.storm }.rage(seed).await
         };
-        let (clients, storm) = tokio::join!(clients, storm);
+        let until = began + weather.storm + weather.calm;
+        let prices = prices_come(self.world.litellm(), until, Rng::with_seed(seed));
+        let (clients, storm, ()) = tokio::join!(clients, storm, prices);
         storm.context("a fault could not be mended")?;
         for client in clients {
             client.context("a client failed")?;
         }
         self.rounds += 1;
+        price_log(self.world.litellm());
         round.come_to_rest(gives_up(&round)).await?;
         let state = State::read(&*round.database.client().await?, &round.teams).await?;
         let history = std::mem::take(&mut *lock(&round.history));
@@ -285,6 +298,17 @@ impl Round {
                       AND team_id = ANY ($1)";
         self.database.query(passes, &[&ids]).await?;
         self.ask(&self.expiry(), &mut Rng::new()).await;
+        // LiteLLM is asked once more for every cost that is not known.
+        let due = "UPDATE calls SET cost_check_at = now() WHERE cost_check_at IS NOT NULL AND status <> 'open' \
+                   AND team_id = ANY ($1)";
+        self.database.query(due, &[&ids]).await?;
+        let left = "SELECT count(*) FROM calls WHERE cost_check_at <= now() AND team_id = ANY ($1)";
+        for _ in 0..RUNS_OF_UPKEEP {
+            if self.database.query(left, &[&ids]).await?.iter().all(|row| row.get::<_, i64>(0) == 0) {
+                break;
+            }
+            self.ask(&self.expiry(), &mut Rng::new()).await;
+        }
         Ok(())
     }
 
@@ -307,6 +331,18 @@ impl Round {
     pub fn suspended(&self, team: usize, suspension: Suspension) {
         lock(&self.teams[team].suspensions).push(suspension);
     }
+}
+
+/// LiteLLM learns now and then what calls have cost for which it had no price.
+async fn prices_come(litellm: &StandIn, until: Instant, mut random: Rng) {
+    while Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(random.u64(500..3000))).await;
+        price_log(litellm);
+    }
+}
+
+fn price_log(litellm: &StandIn) {
+    litellm.price_log(UNPRICED_MODEL, LATE_PRICE);
 }
 
 /// The host that has dropped what it knew of a team's keys before it answered, if that is certain: a replayed answer is

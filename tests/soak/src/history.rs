@@ -39,6 +39,8 @@ pub enum Kind {
     Add,
     /// A balance is corrected.
     Adjust,
+    /// Credits of a job are refunded.
+    Refund,
     /// A team is suspended.
     Suspend,
     /// And works again.
@@ -47,6 +49,8 @@ pub enum Kind {
     Rotate,
     /// A key is revoked, after a new one was made.
     Revoke,
+    /// LiteLLM is put right for a team.
+    Resync,
     /// A balance is read.
     ReadBalance,
     /// A job is read.
@@ -57,6 +61,8 @@ pub enum Kind {
     ReadLedger,
     /// A team's usage is read.
     ReadUsage,
+    /// The models of a group are asked for.
+    Resolve,
     /// Something is asked with a key of another team.
     Intrude,
     /// Something else is asked under a used `Idempotency-Key`.
@@ -65,6 +71,12 @@ pub enum Kind {
     PeriodPasses,
     /// Not a request: the deadline of an open call passes.
     CallDeadlinePasses,
+    /// Not a request: LiteLLM is to be asked again for costs that it did not know.
+    CostsAreDue,
+    /// Not a request: a job that was opened a day ago.
+    OldJob,
+    /// Not a request: what is open at one instant is counted.
+    CountOpen,
     /// Not a request: what a host does that dies right after it has opened a call.
     LoseCall,
     /// Not a request: what a host does that did not hear that a call is settled.
@@ -79,14 +91,21 @@ impl Kind {
 
     /// Whether it is one, rather than something else that happens.
     pub fn is_request(self) -> bool {
-        !matches!(self, Kind::PeriodPasses | Kind::CallDeadlinePasses | Kind::LoseCall | Kind::SettleAgain)
+        use Kind::*;
+        let other = [PeriodPasses, CallDeadlinePasses, CostsAreDue, OldJob, CountOpen, LoseCall, SettleAgain];
+        !other.contains(&self)
     }
 
     /// Whether it changes nothing but what is overdue.
     pub fn reads(self) -> bool {
         matches!(
             self,
-            Kind::ReadBalance | Kind::ReadJob | Kind::ListJobs | Kind::ReadLedger | Kind::ReadUsage
+            Kind::ReadBalance
+                | Kind::ReadJob
+                | Kind::ListJobs
+                | Kind::ReadLedger
+                | Kind::ReadUsage
+                | Kind::Resolve
         )
     }
 }
@@ -153,6 +172,17 @@ impl Heard {
     /// The sentence of a failure.
     pub fn detail(&self) -> &str {
         self.body["detail"].as_str().or_else(|| self.body["error"]["message"].as_str()).unwrap_or_default()
+    }
+
+    /// Whether a call failed because of what its caller sent or has used up.
+    pub fn is_refused_call(&self) -> bool {
+        self.call.is_some() && ["invalid_request", "budget_exhausted", "rate_limited"].contains(&self.code())
+    }
+
+    /// The limit that a failure names.
+    pub fn limit(&self) -> Option<&str> {
+        let limited = ["too_many_calls", "job_limit", "rate_limited"].contains(&self.code());
+        self.detail().split_once(": ").map(|(name, _)| name).filter(|_| limited && self.call.is_none())
     }
 
     /// Whether a failure says that the job is over, and how it ended.

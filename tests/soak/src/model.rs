@@ -47,6 +47,10 @@ pub struct Sums {
     pub entries: i64,
     /// Jobs that it opened.
     pub jobs: i64,
+    /// Of these: charged.
+    pub charged: i64,
+    /// Calls that were refused.
+    pub refused: i64,
     /// Of these: completed, failed, cancelled, expired.
     pub ended: [i64; 4],
 }

@@ -16,9 +16,8 @@ pub struct Mutant {
 }
 
 impl Mutant {
-    /// Makes the database anew with the changed migrations.
-    pub async fn apply_to(&self, client: &Client) -> Result<()> {
-        client.batch_execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await?;
+    /// The changed migrations.
+    pub fn schema(&self) -> Result<Schema> {
         let mut schema = Schema::current();
         for (name, text, replacement) in self.changes {
             let mut files = schema.tables.iter_mut().chain(&mut schema.functions);
@@ -27,6 +26,13 @@ impl Mutant {
             let file = file.filter(|file| file.sql.matches(text).count() == 1).with_context(stale)?;
             file.sql = file.sql.replace(text, replacement).into();
         }
-        schema.apply_to(client).await.with_context(|| format!("the mutant '{}'", self.name)).map(drop)
+        Ok(schema)
+    }
+
+    /// Makes the database anew with the changed migrations.
+    pub async fn apply_to(&self, client: &Client) -> Result<()> {
+        client.batch_execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await?;
+        let applied = self.schema()?.apply_to(client).await;
+        applied.with_context(|| format!("the mutant '{}'", self.name)).map(drop)
     }
 }

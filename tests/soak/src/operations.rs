@@ -4,6 +4,7 @@ mod administration;
 mod beside;
 mod calls;
 mod jobs;
+mod money;
 
 use crate::{
     driver::{CANARY, Intent, Round},
@@ -19,13 +20,16 @@ use uuid::Uuid;
 /// What the tag of a call begins with that nobody settles.
 pub const LOST: &str = "lost-";
 
+/// What the tag of a request begins with that puts LiteLLM right after somebody has made it wrong.
+pub const WRONG: &str = "wrong-";
+
 impl Round {
     /// One thing, chosen at random.
     pub(crate) async fn step(&self, random: &mut Rng) {
         let team = random.usize(..self.teams.len());
         let by = self.key(team, random);
         let job = self.recent_job(team, random);
-        match (random.u32(..1000), job) {
+        match (random.u32(..1106), job) {
             (0..135, _) => self.create_job(team, by, random).await,
             (135..160, _) => self.rush(team, by, random).await,
             (160..340, Some(job)) => self.call(team, by, job, false, random).await,
@@ -52,6 +56,13 @@ impl Round {
             (932..946, _) => self.read(team, by, Kind::ReadUsage, None, random).await,
             (946..956, _) => self.come_too_late(random).await,
             (956..1000, job) => self.intrude(team, by, job, random).await,
+            (1000..1035, Some(job)) => self.refund(team, by, job, random).await,
+            (1035..1050, _) => self.costs_are_due(team, random).await,
+            (1050..1060, _) => self.old_job(team, random).await,
+            (1060..1076, _) => self.crowd(random).await,
+            (1096..1106, _) => self.nothing_but_refusals(team, by, random).await,
+            (1076..1088, _) => self.resolve(team, by, random).await,
+            (1088..1096, _) => self.resync(team, random).await,
             // Nothing can be done in a job before there is one.
             _ => self.create_job(team, by, random).await,
         }
@@ -143,6 +154,7 @@ impl Round {
             Kind::CreateJob => other.body["user_id"] = "somebody else".into(),
             Kind::Complete => other.body["error_message"] = "something else".into(),
             Kind::Add | Kind::Adjust => other.body["metadata"] = json!({"something": "else"}),
+            Kind::Refund => other.body["credits"] = 1_000_000.into(),
             _ => other.body["temperature"] = 0.5.into(),
         }
         self.attempt(&other, random.usize(..self.hosts.len())).await;

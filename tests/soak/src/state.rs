@@ -24,8 +24,10 @@ pub struct Job {
     pub expires: Micros,
     /// What completing answered.
     pub completion: Value,
-    /// What it was charged.
+    /// What it was charged, also later.
     pub charged: i64,
+    /// What it was charged when it ended.
+    pub charged_at_its_end: i64,
 }
 
 /// A call as it is stored.
@@ -45,8 +47,14 @@ pub struct Call {
     pub tokens: i64,
     /// What it cost, if that is known.
     pub cost: Option<f64>,
-    /// Whether that is all that there is to know.
-    pub settled: bool,
+    /// When that was all that there is to know.
+    pub settled: Option<Micros>,
+    /// Its model group.
+    pub group: String,
+    /// When it was opened.
+    pub opened: Micros,
+    /// When it ended.
+    pub ended: Option<Micros>,
 }
 
 /// A row of the ledger.
@@ -60,8 +68,12 @@ pub struct Entry {
     pub balance_after: i64,
     /// The tag of the request that made it, of an allocation or adjustment.
     pub reason: String,
-    /// The job of a deduction.
+    /// The job of a deduction or a refund.
     pub job: Option<Uuid>,
+    /// The call whose cost came late.
+    pub call: Option<Uuid>,
+    /// When it was written.
+    pub written: Micros,
     /// Its id.
     pub id: String,
 }
@@ -75,6 +87,8 @@ pub struct Account {
     pub used: i64,
     /// What its open jobs hold.
     pub held: i64,
+    /// How many refills have been due.
+    pub refills: i64,
 }
 
 /// What the database holds about the teams of a round.
@@ -87,6 +101,8 @@ pub struct State {
     pub ledgers: Vec<Vec<Entry>>,
     /// Each team's account.
     pub accounts: Vec<Account>,
+    /// What the dearest call of each model group has cost so far.
+    pub dearest: BTreeMap<String, f64>,
 }
 
 impl State {
@@ -99,7 +115,9 @@ impl State {
                 "SELECT job_id, team_id, status, metadata ->> 'tag', metadata ->> 'by',
                         (extract(epoch FROM expires_at) * 1000000)::bigint, completion,
                         (SELECT coalesce(-sum(change), 0)::bigint FROM credit_transactions x
-                         WHERE x.job_id = j.job_id AND transaction_type = 'deduction')
+                         WHERE x.job_id = j.job_id AND transaction_type = 'deduction'),
+                        (SELECT coalesce(-sum(change), 0)::bigint FROM credit_transactions x
+                         WHERE x.job_id = j.job_id AND transaction_type = 'deduction' AND call_id IS NULL)
                  FROM jobs j WHERE team_id = ANY ($1)",
                 &[&ids],
             )
@@ -114,13 +132,16 @@ impl State {
                 expires: row.get(5),
                 completion: row.get::<_, Option<Value>>(6).unwrap_or_default(),
                 charged: row.get(7),
+                charged_at_its_end: row.get(8),
             };
             (job.id, job)
         });
         let calls = database
             .query(
                 "SELECT call_id, job_id, team_id, coalesce(purpose, ''), status, total_tokens, cost_usd::float8,
-                 settled_at IS NOT NULL
+                 (extract(epoch FROM settled_at) * 1000000)::bigint, model_group,
+                 (extract(epoch FROM created_at) * 1000000)::bigint,
+                 (extract(epoch FROM ended_at) * 1000000)::bigint
                  FROM calls WHERE team_id = ANY ($1)",
                 &[&ids],
             )
@@ -135,6 +156,9 @@ impl State {
                 tokens: row.get(5),
                 cost: row.get(6),
                 settled: row.get(7),
+                group: row.get(8),
+                opened: row.get(9),
+                ended: row.get(10),
             };
             (call.id, call)
         });
@@ -142,7 +166,7 @@ impl State {
         let entries = database
             .query(
                 "SELECT team_id, transaction_type, change, balance_after, coalesce(reason, ''), job_id,
-                 transaction_id::text
+                 transaction_id::text, call_id, (extract(epoch FROM created_at) * 1000000)::bigint
                  FROM credit_transactions WHERE team_id = ANY ($1) ORDER BY team_id, entry",
                 &[&ids],
             )
@@ -155,14 +179,21 @@ impl State {
                 reason: row.get(4),
                 job: row.get(5),
                 id: row.get(6),
+                call: row.get(7),
+                written: row.get(8),
             });
         }
         let mut accounts = vec![Account::default(); teams.len()];
-        let rows = "SELECT team_id, allocated, used, held FROM credit_accounts WHERE team_id = ANY ($1)";
+        let rows =
+            "SELECT team_id, allocated, used, held, refills FROM credit_accounts WHERE team_id = ANY ($1)";
         for row in database.query(rows, &[&ids]).await? {
-            accounts[number(row.get(0))] =
-                Account { allocated: row.get(1), used: row.get(2), held: row.get(3) };
+            let (allocated, used, held, refills) = (row.get(1), row.get(2), row.get(3), row.get(4));
+            accounts[number(row.get(0))] = Account { allocated, used, held, refills };
         }
-        Ok(Self { jobs: jobs.collect(), calls: calls.collect(), ledgers, accounts })
+        let dearest =
+            "SELECT model_group, coalesce(max(cost_usd), 0)::float8 FROM calls GROUP BY model_group";
+        let dearest = database.query(dearest, &[]).await?;
+        let dearest = dearest.iter().map(|row| (row.get(0), row.get(1))).collect();
+        Ok(Self { jobs: jobs.collect(), calls: calls.collect(), ledgers, accounts, dearest })
     }
 }

@@ -1,6 +1,6 @@
 //! What is driven: the real components on a fresh database of a real PostgreSQL, in front of the LiteLLM stand-in.
 
-use crate::mutants::Mutant;
+use crate::{mutants::Mutant, team::Limits};
 use anyhow::{Context, Result};
 use api_tests::{Database, TEST_VARIABLES, repository};
 use faults::{Postgres, Setup};
@@ -27,7 +27,14 @@ const HOSTS: usize = 2;
 
 /// Variables of the driven application besides those of all tests. A fault may last longer than a model may take.
 fn variables() -> Vec<(&'static str, String)> {
+    let limit = |number: Option<i64>| number.unwrap_or_default().to_string();
+    let limits = Limits::DEPLOYMENT;
     vec![
+        ("limit_calls_per_job", limit(limits.calls_per_job)),
+        ("limit_open_calls_per_job", limit(limits.open_calls_per_job)),
+        ("limit_open_calls", limit(limits.open_calls)),
+        ("limit_open_jobs", limit(limits.open_jobs)),
+        ("limit_cost_usd_per_job", limits.cost_usd_per_job.unwrap_or_default().to_string()),
         ("admin_key", ADMIN_KEY.to_owned()),
         ("auth_cache_seconds", CACHE_SECONDS.to_string()),
         ("litellm_connect_seconds", "2".to_owned()),

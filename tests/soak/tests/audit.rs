@@ -16,16 +16,7 @@ const ITS_CALL: Uuid = Uuid::from_u128(2);
 const OTHER_CALL: Uuid = Uuid::from_u128(3);
 
 fn team() -> Team {
-    Team {
-        id: "team".into(),
-        floor: None,
-        credits: 0,
-        refills: false,
-        keys: Vec::new().into(),
-        suspensions: Vec::new().into(),
-        jobs: Vec::new().into(),
-        administration: ().into(),
-    }
+    Team::named("team")
 }
 
 fn stream(kind: Kind, tag: &str, call: Uuid, during: (Micros, Micros), end: StreamEnd) -> Record {
@@ -57,6 +48,7 @@ fn job(ended_by: Option<&str>) -> Job {
         expires: 1_000,
         completion: Value::Null,
         charged: 1,
+        charged_at_its_end: 1,
     }
 }
 
@@ -79,13 +71,17 @@ fn failures_that_were_charged(ended_by: Option<&str>) -> usize {
         status: "cancelled".into(),
         tokens: 1,
         cost: None,
-        settled: true,
+        settled: Some(0),
+        group: "Works".into(),
+        opened: 0,
+        ended: Some(0),
     };
     let state = State {
         jobs: BTreeMap::from([(JOB, job(ended_by))]),
         calls: BTreeMap::from([(ITS_CALL, call)]),
         ledgers: vec![vec![]],
         accounts: vec![Default::default()],
+        dearest: BTreeMap::new(),
     };
     let violations = audit(&[own, failed, completed], &[team()], &[], &state);
     violations.iter().filter(|violation| violation.rule == rules::FAILURE_IS_FREE).count()
@@ -112,7 +108,10 @@ fn wrong_ends(its_own: (Micros, Micros)) -> usize {
         status: "cancelled".into(),
         tokens: 1,
         cost: None,
-        settled: true,
+        settled: Some(0),
+        group: "Works".into(),
+        opened: 0,
+        ended: Some(0),
     };
     let job = job(None);
     let calls = [call(ITS_CALL, "own"), call(OTHER_CALL, "other")];
@@ -121,6 +120,7 @@ fn wrong_ends(its_own: (Micros, Micros)) -> usize {
         calls: calls.map(|call| (call.id, call)).into(),
         ledgers: vec![vec![]],
         accounts: vec![Default::default()],
+        dearest: BTreeMap::new(),
     };
     let violations = audit(&history, &[team()], &[], &state);
     violations.iter().filter(|violation| violation.rule == rules::CALL_END).count()
@@ -151,6 +151,7 @@ fn wrong_refusals(first: (Micros, Micros), repeat: (Micros, Micros), replayed: b
         calls: BTreeMap::new(),
         ledgers: vec![vec![]],
         accounts: vec![Default::default()],
+        dearest: BTreeMap::new(),
     };
     let violations = audit(&[refused(first, false), refused(repeat, replayed)], &[team], &[], &state);
     violations.iter().filter(|violation| violation.rule == rules::KEY_WORKS).count()

@@ -17,6 +17,13 @@ const JOBS: &str = "SELECT count(*) FROM jobs";
 const CALLS: &str = "SELECT count(*) FROM calls WHERE status = 'succeeded'";
 const DEDUCTIONS: &str = "SELECT count(*) FROM credit_transactions WHERE transaction_type = 'deduction'";
 const ADDITIONS: &str = "SELECT count(*) FROM credit_transactions WHERE change = 7";
+const REFUNDS: &str = "SELECT count(*) FROM credit_transactions WHERE transaction_type = 'refund'";
+const LATE_COSTS: &str = "SELECT count(*) FROM credit_transactions WHERE call_id IS NOT NULL";
+const UNSETTLED: &str = "SELECT count(*) FROM calls WHERE settled_at IS NULL";
+
+/// How many accounts differ from their ledger.
+const UNBALANCED: &str = "SELECT count(*) FROM credit_accounts a WHERE allocated - used <> (
+    SELECT coalesce(sum(change), 0) FROM credit_transactions x WHERE x.team_id = a.team_id)";
 
 /// One that looks every key up once, so that what breaks off is the request's own statement, and a team.
 async fn app() -> (Application, Team) {
@@ -87,10 +94,11 @@ async fn a_repeat_that_is_refused_does_not_hide_that_the_first_one_was_carried_o
     let (app, _) = app().await;
     let revoking = "ALTER FUNCTION create_job RENAME TO kept;
         CREATE FUNCTION create_job(p_actor text, p_team_id text, p_user_id text, p_job_type text, p_metadata json,
-                                   p_lifetime_seconds integer, p_job_id uuid) RETURNS json
+                                   p_lifetime_seconds integer, p_job_id uuid, p_limits jsonb) RETURNS json
                                    LANGUAGE plpgsql SECURITY DEFINER AS $$
         DECLARE
-            v_answer json := kept(p_actor, p_team_id, p_user_id, p_job_type, p_metadata, p_lifetime_seconds, p_job_id);
+            v_answer json := kept(p_actor, p_team_id, p_user_id, p_job_type, p_metadata, p_lifetime_seconds, p_job_id,
+                                  p_limits);
         BEGIN
             UPDATE virtual_keys SET revoked_at = now() WHERE key_id = substr(p_actor, 5)::uuid;
             RETURN v_answer;
@@ -148,31 +156,156 @@ async fn jobs_of_one_call_are_charged_once_and_nobody_notices_that_a_connection_
 }
 
 /// Makes a request that is not sent again by itself, each time with a connection that breaks off at another byte: it is
-/// refused or answered, and with its repeat, under the same `Idempotency-Key`, it has taken effect once.
-#[tokio::test]
-async fn credits_are_added_once_by_a_request_and_its_repeat_wherever_the_connection_breaks() {
-    let (app, team) = app().await;
-    let (admin, path) = (app.admin(), format!("/api/credits/teams/{}/add", team.id));
-    let add = |key: &str| post(&admin, &path, &json!({"credits": 7}), Some(key));
+/// refused or answered, and with its repeat, under the same `Idempotency-Key`, it has taken effect once. `body` makes
+/// another one each time.
+async fn takes_effect_once(app: &Application, path: &str, effects: &str, body: impl AsyncFn() -> Value) {
+    let admin = app.admin();
     for direction in DIRECTIONS {
+        let uncut = post(&admin, path, &body().await, Some(&key()));
         let before = app.to_database.passed(direction);
-        answer_to(add(&key()), "uncut").await.ok();
+        answer_to(uncut, "uncut").await.ok();
         let length = app.to_database.passed(direction) - before;
         let mut refused = 0;
         for at in places(length, 40) {
-            let context = format!("{direction:?}, cut after {at} of {length} bytes");
-            let (key, count) = (key(), app.number(ADDITIONS).await);
+            let context = format!("{path}, {direction:?}, cut after {at} of {length} bytes");
+            let (key, body, count) = (key(), body().await, app.number(effects).await);
             app.to_database.cut_once_after(direction, at);
-            let first = answer_to(add(&key), &context).await;
+            let first = answer_to(post(&admin, path, &body, Some(&key)), &context).await;
             app.to_database.cut_no_more();
-            refused += i32::from(is_refused(&app, &first, ADDITIONS, count, &context).await);
-            assert_repeats(&answer_to(add(&key), &context).await, &first, &context);
-            assert_eq!(app.number(ADDITIONS).await - count, 1, "{context}");
+            refused += i32::from(is_refused(app, &first, effects, count, &context).await);
+            let repeat = answer_to(post(&admin, path, &body, Some(&key)), &context).await;
+            assert_repeats(&repeat, &first, &context);
+            assert_eq!(app.number(effects).await - count, 1, "{context}");
+            assert_eq!(app.number(UNBALANCED).await, 0, "{context}");
         }
         assert!(refused > 0, "{direction:?}: no cut was noticed");
     }
+}
+
+#[tokio::test]
+async fn credits_are_added_once_by_a_request_and_its_repeat_wherever_the_connection_breaks() {
+    let (app, team) = app().await;
+    let path = format!("/api/credits/teams/{}/add", team.id);
+    takes_effect_once(&app, &path, ADDITIONS, async || json!({"credits": 7})).await;
     let times = app.number(ADDITIONS).await;
     assert_eq!(team.balance().await["credits_allocated"], json!(10_000 + 7 * times));
+    app.recovers().await;
+}
+
+#[tokio::test]
+async fn credits_are_refunded_once_by_a_request_and_its_repeat_wherever_the_connection_breaks() {
+    let (app, team) = app().await;
+    let path = format!("/api/credits/teams/{}/refund", team.id);
+    takes_effect_once(&app, &path, REFUNDS, async || {
+        let job = team.job().await;
+        is_charged(&team, &job, "before its refund").await;
+        json!({"job_id": job, "reason": "a test"})
+    })
+    .await;
+    let (charged, refunded) = (app.number(DEDUCTIONS).await, app.number(REFUNDS).await);
+    assert_eq!((team.balance().await["credits_used"].clone(), charged), (json!(0), refunded));
+    app.recovers().await;
+}
+
+/// Costs are found by the upkeep, whose statements are not sent again: what was lost is found by a later run.
+#[tokio::test]
+async fn a_cost_that_comes_late_is_charged_once_wherever_the_connection_breaks() {
+    let (app, _) = app().await;
+    let group = app.admin().new_model_group(&["unpriced"]).await;
+    let fields = json!({"credits_allocated": 10_000, "billing_mode": "consumption_usd", "credits_per_dollar": 1000,
+                        "credits_per_1k_tokens_unpriced": 0, "model_groups": [group]});
+    let team = app.admin().new_team(fields).await;
+    let admin = app.admin();
+    let upkeep = || post(&admin, "/api/jobs/expire", &json!({}), None);
+    let due = async || {
+        let due = "UPDATE calls SET cost_check_at = now() WHERE cost_check_at IS NOT NULL";
+        app.database.connect().await.batch_execute(due).await.expect("asked again");
+    };
+    let charged_without = async || {
+        let job = team.job().await;
+        team.call(&job, "hello").await.ok();
+        is_charged(&team, &job, "before its cost is known").await;
+        app.litellm.price_log("unpriced", 0.001);
+        due().await;
+        job
+    };
+    for direction in DIRECTIONS {
+        charged_without().await;
+        let before = app.to_database.passed(direction);
+        assert_eq!(answer_to(upkeep(), "uncut").await.ok()["costs_found"], 1);
+        let length = app.to_database.passed(direction) - before;
+        let mut missed = 0;
+        for at in places(length, 25) {
+            let context = format!("{direction:?}, cut after {at} of {length} bytes");
+            let job = charged_without().await;
+            let count = app.number(LATE_COSTS).await;
+            app.to_database.cut_once_after(direction, at);
+            answer_to(upkeep(), &context).await;
+            app.to_database.cut_no_more();
+            let found = app.number(LATE_COSTS).await - count;
+            missed += i32::from(found == 0);
+            due().await;
+            answer_to(upkeep(), &context).await.ok();
+            assert_eq!(app.number(LATE_COSTS).await - count, 1, "{context}: {found} before");
+            assert_eq!(app.number(UNBALANCED).await, 0, "{context}");
+            let job = team.read(&job).await;
+            let cost = job["total_cost_usd"].as_f64().expect("a cost");
+            let told = (&job["credits_charged"], &job["charge_is_final"]);
+            assert_eq!(told, (&json!((cost * 1000.0).round() as i64), &json!(true)), "{context}: {job}");
+        }
+        assert!(missed > 0, "{direction:?}: no cut was noticed");
+    }
+    app.recovers().await;
+}
+
+/// A reader has left, and the job was completed: what the call cost is read from LiteLLM's log and charged later, by a
+/// statement that is sent again.
+#[tokio::test]
+async fn what_a_stream_cost_whose_reader_left_is_charged_once_wherever_the_connection_breaks() {
+    let (app, _) = app().await;
+    let group = app.admin().new_model_group(&["expensive"]).await;
+    let fields = json!({"credits_allocated": 10_000, "billing_mode": "consumption_usd", "credits_per_dollar": 1000,
+                        "model_groups": [group]});
+    let team = app.admin().new_team(fields).await;
+    let left_and_completed = async || {
+        let job = team.job().await;
+        let path = format!("/api/jobs/{job}/llm-call-stream");
+        let mut stream = team.client.stream(&path, messages("[[chunks=50]][[delay_ms=20]] hello")).await;
+        assert!(stream.next().await.is_some(), "a first event");
+        let completed = team.complete(&job, "completed").await.ok();
+        assert_eq!(completed["costs"]["charge_is_final"], false, "{completed}");
+        drop(stream);
+        // What is known when the host notices that is written at once.
+        eventually("a first settling", async || {
+            (app.number("SELECT count(*) FROM calls WHERE settled_at IS NULL AND settlements = 0").await == 0)
+                .then_some(())
+        })
+        .await;
+        job
+    };
+    let settled = async || {
+        eventually("a settled call", async || (app.number(UNSETTLED).await == 0).then_some(())).await;
+    };
+    for direction in DIRECTIONS {
+        left_and_completed().await;
+        let before = app.to_database.passed(direction);
+        settled().await;
+        let length = app.to_database.passed(direction) - before;
+        assert!(length > 0, "{direction:?}: it was settled before");
+        for at in places(length, 12) {
+            let context = format!("{direction:?}, cut after {at} of {length} bytes");
+            let count = app.number(LATE_COSTS).await;
+            let job = left_and_completed().await;
+            app.to_database.cut_once_after(direction, at);
+            settled().await;
+            app.to_database.cut_no_more();
+            assert_eq!(app.number(LATE_COSTS).await - count, 1, "{context}");
+            assert_eq!(app.number(UNBALANCED).await, 0, "{context}");
+            let job = team.read(&job).await;
+            let cost = job["total_cost_usd"].as_f64().expect("a cost");
+            assert_eq!(job["credits_charged"], json!((cost * 1000.0).ceil() as i64), "{context}: {job}");
+        }
+    }
     app.recovers().await;
 }
 

@@ -4,6 +4,7 @@
 use crate::asking::{ask, call, messages};
 use api_tests::{Options, TestApp, eventually};
 use futures::future::join_all;
+use serde_json::json;
 use std::time::Duration;
 
 /// How long the slow model is silent: longer than it takes to begin all the calls, also on a machine that is busy.
@@ -15,7 +16,10 @@ async fn a_fast_call_is_answered_while_two_hundred_slow_ones_of_another_team_wai
     let settings = host::Settings { max_pg_connections: 16, ..host::Settings::default() };
     let variables = vec![("llm_timeout_seconds", "60".to_owned())];
     let app = TestApp::start_with(Options { settings, variables, ..Options::default() }).await;
-    let (slow, fast) = (app.team(1).await, app.team(1).await);
+    // As many calls in one job as it likes.
+    let limits = json!({"open_calls_per_job": 0});
+    let slow = app.team_with(json!({"credits_allocated": 1, "limits": limits})).await;
+    let fast = app.team(1).await;
     let (slow_job, fast_job) = (slow.job().await, fast.job().await);
     let prompt = format!("[[first_ms={}]] hello", SILENCE.as_millis());
     let waiting = {

@@ -1,6 +1,6 @@
 //! What comes from LiteLLM's address is no answer, or none that can be meant.
 
-use crate::asking::{ask, assert_unavailable, call, forget_connections, messages, post};
+use crate::asking::{ask, assert_unavailable, call, forget_connections, is_charged, messages, post};
 use api_tests::{Answer, Team, eventually};
 use faults::{After, Application, Mode, RawServer, Script, Setup};
 use serde_json::json;
@@ -62,16 +62,21 @@ async fn both_calls_are_told(app: &Application, team: &Team, told: Told, context
         let request = post(&team.client, &format!("/api/jobs/{job}/{route}"), &messages("hello"), None);
         let answer = ask(request).await.unwrap_or_else(|| panic!("{context}: no answer"));
         assert_told(&answer, told, &context);
-        costs_nothing(app, team, &job, &context).await;
+        costs_nothing(app, team, &job, told, &context).await;
     }
 }
 
-/// The job has one call, which failed; completing it is free.
-async fn costs_nothing(app: &Application, team: &Team, job: &str, context: &str) {
+/// The job has one call, which failed, or was refused where the caller was told that it has used up its own limit;
+/// completing it is free.
+async fn costs_nothing(app: &Application, team: &Team, job: &str, told: Told, context: &str) {
+    let (status, counted) =
+        if told == TOO_MANY { ("refused", "refused_calls") } else { ("failed", "failed_calls") };
     let call = team.read(job).await["calls"][0].clone();
-    assert_eq!(call["status"], "failed", "{context}: {call}");
+    assert_eq!(call["status"], status, "{context}: {call}");
     let costs = team.complete(job, "completed").await.ok()["costs"].clone();
-    assert_eq!((&costs["failed_calls"], &costs["credit_applied"]), (&json!(1), &json!(false)), "{context}");
+    assert_eq!((&costs[counted], &costs["credit_applied"]), (&json!(1), &json!(false)), "{context}");
+    let calls = costs["failed_calls"].as_i64().zip(costs["refused_calls"].as_i64());
+    assert_eq!(calls.map(|(failed, refused)| failed + refused), Some(1), "{context}");
     assert_eq!(app.number("SELECT used FROM credit_accounts").await, 0, "{context}");
 }
 
@@ -136,11 +141,6 @@ async fn what_is_no_answer_of_litellm_is_a_failure_of_the_model_and_nothing_of_i
         ("no choices", of(r#"{"choices": []}"#), FAILED),
         ("choices that are none", of(r#"{"choices": [null]}"#), FAILED),
         ("a message that is none", of(r#"{"choices": [{"message": 7}]}"#), FAILED),
-        (
-            "numbers that are none",
-            of(r#"{"choices": [{"message": {}}], "usage": {"total_tokens": 1e999}}"#),
-            FAILED,
-        ),
         ("no text", Script::http("200 OK", json, "\u{0}\u{1}\u{fffd}"), FAILED),
         (
             "another encoding",
@@ -170,6 +170,31 @@ async fn what_is_no_answer_of_litellm_is_a_failure_of_the_model_and_nothing_of_i
 }
 
 #[tokio::test]
+async fn an_answer_whose_numbers_are_none_is_passed_on_without_them() {
+    let app = app().await;
+    let team = app.team(10).await;
+    let numbers =
+        ["7", "[]", "{\"total_tokens\": 1e999}", "{\"prompt_tokens\": -1}", "{\"total_tokens\": \"many\"}"];
+    for (number, usage) in (1..).zip(numbers) {
+        let body = format!(r#"{{"choices": [{{"message": {{"content": "hello"}}}}], "usage": {usage}}}"#);
+        let script = Script::http("200 OK", "content-type: application/json\r\n", &body);
+        let server = replace_litellm(&app, script).await;
+        let job = team.job().await;
+        let answer = ask(call(&team, &job, "hello", None)).await.expect("an answer").ok();
+        assert_eq!(answer["response"]["content"], "hello", "{usage}");
+        assert_eq!(answer["metadata"]["tokens_used"], json!(null), "{usage}: {answer}");
+        let call = team.read(&job).await["calls"][0].clone();
+        let told = (&call["status"], &call["implausible_usage"], &call["tokens"], &call["cost_usd"]);
+        assert_eq!(told, (&json!("succeeded"), &json!(true), &json!(0), &json!(null)), "{usage}: {call}");
+        is_charged(&team, &job, usage).await;
+        assert_eq!(app.number("SELECT used FROM credit_accounts").await, number, "{usage}");
+        drop(server);
+    }
+    bring_litellm_back(&app).await;
+    app.recovers().await;
+}
+
+#[tokio::test]
 async fn a_body_that_breaks_off_or_never_ends_is_no_answer() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100000000\r\n\r\n";
     let chunked = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -192,7 +217,7 @@ async fn a_body_that_breaks_off_or_never_ends_is_no_answer() {
         let job = team.job().await;
         let answer = ask(call(&team, &job, "hello", None)).await.expect("an answer");
         assert_told(&answer, told, name);
-        costs_nothing(&app, &team, &job, name).await;
+        costs_nothing(&app, &team, &job, told, name).await;
         drop(server);
     }
     // Endless, as fast as it is read: it is not read to memory's end.
@@ -201,7 +226,7 @@ async fn a_body_that_breaks_off_or_never_ends_is_no_answer() {
     let job = team.job().await;
     let answer = ask(call(&team, &job, "hello", None)).await.expect("an answer");
     assert!([502, 503, 504].contains(&answer.status.as_u16()), "{}", answer.text);
-    costs_nothing(&app, &team, &job, "endless").await;
+    costs_nothing(&app, &team, &job, FAILED, "endless").await;
     drop(server);
     bring_litellm_back(&app).await;
     app.recovers().await;

@@ -70,7 +70,10 @@ impl Audit<'_> {
             let by_sql =
                 ["job_finished", "insufficient_credits", "idempotency_in_progress", "idempotency_mismatch"];
             let strict = !record.kind.reads()
-                && (heard.is_ok() || heard.call.is_some() || by_sql.contains(&heard.code()));
+                && (heard.is_ok()
+                    || heard.call.is_some()
+                    || heard.limit().is_some()
+                    || by_sql.contains(&heard.code()));
             let seen_at = |known_at| {
                 let stale = if strict || known_at == Some(record.host) { 0 } else { STALE };
                 Interval::new(window.from.saturating_sub(stale), window.to)
@@ -163,6 +166,14 @@ fn may_be_answered(record: &Record) -> bool {
         (409, "idempotency_in_progress") => {
             record.repeatable && (record.kind.calls() || record.kind == Kind::Mismatch)
         }
+        (403, "job_limit") => record.kind.calls() && heard.call.is_none(),
+        (429, "too_many_calls") => {
+            (record.kind.calls() || record.kind == Kind::CreateJob) && heard.call.is_none()
+        }
+        // By what is counted here, or by LiteLLM.
+        (429, "rate_limited") => record.kind.calls(),
+        (402, "budget_exhausted") => record.kind.calls() && heard.call.is_some(),
+        (409, "refund_exceeds_charge") => record.kind == Kind::Refund,
         (422, "idempotency_mismatch") => record.kind == Kind::Mismatch,
         (400, "invalid_request") => record.kind.calls() && prompt.contains("status=400"),
         // What is cut before LiteLLM has passed anything on has not begun.

@@ -5,6 +5,7 @@ use crate::{
     history::{Kind, Record, StreamEnd},
     state::Call,
     storm::Part,
+    team::TIMES_OUT,
 };
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -79,6 +80,7 @@ impl Audit<'_> {
         let heard = &record.heard;
         let ended_as: &[&str] = match &heard.stream {
             None if heard.is_ok() => &["succeeded"],
+            None if heard.is_refused_call() => &["refused"],
             None => &["failed"],
             Some(StreamEnd::Done(_)) => &["succeeded"],
             Some(StreamEnd::Failed(_)) => &["failed"],
@@ -94,9 +96,9 @@ impl Audit<'_> {
             .as_i64()
             .or_else(|| heard.body["usage"]["total_tokens"].as_i64());
         // What was given up on may have used some, too, which only LiteLLM's log tells.
-        let more = self.meets(record, Part::LiteLlm);
+        let more = self.meets(record, Part::LiteLlm) || call.group == TIMES_OUT;
         let differs = |tokens: &i64| if more { *tokens > call.tokens } else { *tokens != call.tokens };
-        if let Some(tokens) = told_tokens.filter(|_| call.settled).filter(differs) {
+        if let Some(tokens) = told_tokens.filter(|_| call.settled.is_some()).filter(differs) {
             let seen = format!("{} told {tokens} but {call:?}", told(record));
             self.violated(rules::CALL_TOKENS, seen);
         }

@@ -6,13 +6,15 @@ use crate::{
     history::{Kind, Micros, NEVER, Record},
     model::{Changes, Interval, Sums},
     state::Entry,
-    team::REFILL,
+    team::{REFILL, Refill},
 };
 use serde_json::Value;
+use std::collections::BTreeSet;
+use uuid::Uuid;
 
 impl Audit<'_> {
     pub(super) fn credits(&mut self) {
-        for kind in [Kind::Add, Kind::Adjust] {
+        for kind in [Kind::Add, Kind::Adjust, Kind::Refund] {
             self.numbers_of_changes(kind);
         }
         for team in 0..self.teams.len() {
@@ -30,7 +32,7 @@ impl Audit<'_> {
         }
     }
 
-    /// Every addition and correction is in the ledger as often as it was done.
+    /// Every addition, correction and refund is in the ledger as often as it was done.
     fn numbers_of_changes(&mut self, kind: Kind) {
         let tags: Vec<&str> =
             self.asked.iter().filter(|(_, all)| all[0].kind == kind).map(|(tag, _)| *tag).collect();
@@ -49,25 +51,17 @@ impl Audit<'_> {
     fn changes(&mut self, team: usize) -> Changes {
         let mut changes = Changes::default();
         let state = self.state;
-        let periods: Vec<&Record> = self
-            .history
-            .iter()
-            .filter(|record| record.kind == Kind::PeriodPasses && record.team == team)
-            .collect();
-        let mut refills = 0;
         let mut latest_start = Micros::MIN;
+        let mut charged: BTreeSet<Uuid> = BTreeSet::new();
         for (place, entry) in state.ledgers[team].iter().enumerate() {
             let when = match entry.kind.as_str() {
                 "allocation" if place == 0 && self.teams[team].credits > 0 => {
                     Some(Interval::new(Micros::MIN, Micros::MIN))
                 }
                 "allocation" | "adjustment" => self.change(entry),
-                "refill" if entry.change == REFILL => {
-                    refills += 1;
-                    periods
-                        .get(refills - 1)
-                        .map(|period| Interval::new(period.start, period.until().max(period.end)))
-                }
+                "refill" | "expiry" => self.refilled(team, entry),
+                "deduction" | "refund" if entry.call.is_some() => self.late_cost(entry),
+                "refund" => self.change(entry),
                 _ => entry
                     .job
                     .and_then(|job| self.endings.get(&job))
@@ -81,15 +75,19 @@ impl Audit<'_> {
                 self.violated(rules::LEDGER_ORDER, format!("team {team}: {entry:?} {when:?}"));
             }
             latest_start = latest_start.max(when.from);
-            let given = if entry.kind == "deduction" { 0 } else { entry.change };
+            let is_of_a_job = ["deduction", "refund"].contains(&entry.kind.as_str());
+            let given = if is_of_a_job { 0 } else { entry.change };
+            let first = entry.kind == "deduction" && entry.job.is_some_and(|job| charged.insert(job));
             changes.push(
                 when,
-                Sums { allocated: given, used: given - entry.change, entries: 1, ..Sums::default() },
+                Sums {
+                    allocated: given,
+                    used: given - entry.change,
+                    entries: 1,
+                    charged: first.into(),
+                    ..Sums::default()
+                },
             );
-        }
-        let passed = periods.iter().filter(|period| period.heard.is_ok()).count();
-        if refills < passed || refills > periods.len() {
-            self.violated(rules::REFILL, format!("team {team}: {refills} refills in {passed} periods"));
         }
         for job in state.jobs.values().filter(|job| job.team == team) {
             if let Some(opened) = self.opened.get(&job.id) {
@@ -105,13 +103,92 @@ impl Audit<'_> {
                     .push(Interval::new(ending.from, ending.to), Sums { held: -1, ended, ..Sums::default() });
             }
         }
+        for call in state.calls.values().filter(|call| call.team == team && call.status == "refused") {
+            if let Some(ended) = call.ended {
+                changes.push(self.written(ended), Sums { refused: 1, ..Sums::default() });
+            }
+        }
+        self.refills(team, &changes);
         changes
     }
 
-    /// When an addition or correction was made.
+    /// When a refill was made: when one of its team was due, and never twice for a period. It changes what its team's
+    /// terms say of what remained.
+    fn refilled(&self, team: usize, entry: &Entry) -> Option<Interval> {
+        let refill = self.teams[team].refill?;
+        let right = refill.change(entry.balance_after - entry.change) == entry.change
+            && (entry.kind == "refill") == (entry.change > 0);
+        let made = self.written(entry.written);
+        let is_refill = |other: &&Entry| ["refill", "expiry"].contains(&other.kind.as_str());
+        let so_far = self.state.ledgers[team].iter().filter(is_refill);
+        let so_far = so_far.filter(|other| other.written <= entry.written).count();
+        let due = self.periods(team).filter(|period| period.start <= made.to).count();
+        (right && so_far <= due).then_some(made)
+    }
+
+    /// The periods that passed, in their order.
+    fn periods(&self, team: usize) -> impl Iterator<Item = &Record> {
+        self.history.iter().filter(move |record| record.kind == Kind::PeriodPasses && record.team == team)
+    }
+
+    /// As many refills were made as periods have passed, but for those that passed while the team was suspended, and
+    /// those in which there was nothing to change.
+    fn refills(&mut self, team: usize, changes: &Changes) {
+        let Some(refill) = self.teams[team].refill else { return };
+        let is_refill = |entry: &&Entry| ["refill", "expiry"].contains(&entry.kind.as_str());
+        let rows: Vec<&Entry> = self.state.ledgers[team].iter().filter(is_refill).collect();
+        let suspensions = crate::team::lock(&self.teams[team].suspensions).clone();
+        let (mut passed, mut all, mut skipped) = (0, 0, 0);
+        for period in self.periods(team) {
+            let during = Interval::new(period.start, period.until().max(period.end));
+            all += 1;
+            passed += usize::from(period.heard.is_ok());
+            let (least, most) = changes.bounds(during, sum("remaining"));
+            let may_be_nothing = match refill {
+                Refill::Add(None) => false,
+                Refill::Add(Some(cap)) => most >= cap,
+                Refill::ResetTo => least <= REFILL && REFILL <= most,
+            };
+            let may_be_suspended = suspensions.iter().any(|suspension| suspension.can_refuse(during));
+            skipped += usize::from(may_be_nothing || may_be_suspended);
+        }
+        let made = usize::try_from(self.state.accounts[team].refills).unwrap_or_default();
+        if rows.len() + skipped < passed || rows.len() > all || made < passed || made > all {
+            let seen = format!("team {team}: {} refills of {made} in {passed} to {all} periods", rows.len());
+            self.violated(rules::REFILL, seen);
+        }
+        // Whoever looked at the balance then made the refill, if there was one to make.
+        let while_suspended: Vec<Interval> = self
+            .periods(team)
+            .filter(|period| period.end != NEVER)
+            .map(|period| Interval::new(period.start, period.end))
+            .filter(|during| suspensions.iter().any(|suspension| suspension.must_refuse(*during)))
+            .collect();
+        for row in rows {
+            if while_suspended.iter().any(|during| (during.from..=during.to).contains(&row.written)) {
+                self.violated(rules::REFILL_SUSPENDED, format!("team {team}: {row:?}"));
+            }
+        }
+    }
+
+    /// When an addition, a correction or a refund was made.
     fn change(&self, entry: &Entry) -> Option<Interval> {
-        let asked = self.requests(&entry.reason).first()?.asked["credits_amount"].as_i64();
-        self.effect(&entry.reason, |record| record.heard.is_ok()).filter(|_| asked == Some(entry.change))
+        let request = self.requests(&entry.reason).first()?;
+        let right = if entry.kind == "refund" {
+            let credits = &request.asked["credits"];
+            request.job == entry.job && (credits.is_null() || credits.as_i64() == Some(entry.change))
+        } else {
+            request.asked["credits_amount"].as_i64() == Some(entry.change)
+        };
+        self.effect(&entry.reason, |record| record.heard.is_ok()).filter(|_| right)
+    }
+
+    /// When a cost that came late was charged: once its call had been made, and its job had ended.
+    fn late_cost(&self, entry: &Entry) -> Option<Interval> {
+        let call = self.state.calls.get(&entry.call?)?;
+        let ended = self.endings.get(&call.job)?;
+        let when = self.written(entry.written);
+        (Some(call.job) == entry.job && call.opened <= entry.written && ended.from <= when.to).then_some(when)
     }
 
     fn told_numbers(&mut self, team: usize, changes: &Changes, record: &Record) {
@@ -135,6 +212,10 @@ impl Audit<'_> {
             }
             Kind::Adjust if heard.is_ok() => {
                 self.room_for_a_correction(team, changes, record);
+                vec![]
+            }
+            _ if heard.limit() == Some("open_jobs") => {
+                self.open_jobs_are_reached(team, changes, record);
                 vec![]
             }
             _ if opens_a_job(record) => {
@@ -170,11 +251,24 @@ impl Audit<'_> {
 
     /// Whoever opened a job found a credit for it.
     fn room_for_a_job(&mut self, team: usize, changes: &Changes, record: &Record) {
+        let during = Interval::new(record.start, record.end);
+        let (least, _) = changes.bounds(during, sum("held"));
+        if self.teams[team].limits.open_jobs.is_some_and(|limit| least >= limit) {
+            self.violated(rules::LIMIT_HOLDS, format!("at least {least} open jobs: {}", told(record)));
+        }
         let Some(floor) = self.teams[team].floor else { return };
         // The job itself is among the changes, but only those that add count for the most.
-        let (_, most) = changes.bounds(Interval::new(record.start, record.end), Sums::available);
+        let (_, most) = changes.bounds(during, Sums::available);
         if most < floor + 1 {
             self.violated(rules::CREDIT_FOR_JOB, format!("at most {most}: {}", told(record)));
+        }
+    }
+
+    /// Who was refused a job for the number of open ones met as many.
+    fn open_jobs_are_reached(&mut self, team: usize, changes: &Changes, record: &Record) {
+        let (_, most) = changes.bounds(Interval::new(record.start, record.end), sum("held"));
+        if self.teams[team].limits.open_jobs.is_none_or(|limit| most < limit) {
+            self.violated(rules::LIMIT_REACHED, format!("at most {most} open jobs: {}", told(record)));
         }
     }
 
@@ -219,8 +313,10 @@ const BALANCE: [(&str, &str); 5] = [
 ];
 
 /// The members of a usage summary, and which sums they are.
-const USAGE: [(&str, &str); 6] = [
+const USAGE: [(&str, &str); 8] = [
     ("total_jobs", "jobs"),
+    ("charged_jobs", "charged"),
+    ("refused_calls", "refused"),
     ("credits_used", "used"),
     ("successful_jobs", "completed"),
     ("failed_jobs", "failed"),
@@ -243,6 +339,8 @@ fn sum(name: &str) -> fn(&Sums) -> i64 {
         "remaining" => |sums| sums.allocated - sums.used,
         "entries" => |sums| sums.entries,
         "jobs" => |sums| sums.jobs,
+        "charged" => |sums| sums.charged,
+        "refused" => |sums| sums.refused,
         "completed" => |sums| sums.ended[0],
         "failed" => |sums| sums.ended[1],
         "cancelled" => |sums| sums.ended[2],

@@ -12,6 +12,10 @@ use crate::{
 /// How long a fault may be felt after it is over: until whoever met it has noticed.
 const AFTERMATH: Micros = 5_000_000;
 
+/// How long a statement may take from its instant, which rows have, until it is done: while nothing fails, and while the
+/// database does.
+const STATEMENT: [Micros; 2] = [5_000_000, 60_000_000];
+
 /// Whether a fault of that part was felt in that time.
 fn is_felt(faults: &[Fault], part: Part, during: Interval) -> bool {
     let during = Interval::new(during.from.saturating_sub(AFTERMATH), during.to);
@@ -65,9 +69,16 @@ impl Audit<'_> {
         self.meets(record, Part::Host(record.host)) || (later && was_killed_since(record, self.faults))
     }
 
+    /// When what a row says of this instant can have become true for others.
+    pub(super) fn written(&self, at: Micros) -> Interval {
+        let [usual, late] = STATEMENT;
+        let slow = is_felt(self.faults, Part::Database, Interval::new(at, at.saturating_add(usual)));
+        Interval::new(at, at.saturating_add(if slow { late } else { usual }))
+    }
+
     /// Every call is settled, but those that nobody was left for, which have ended all the same.
     pub(super) fn settled(&mut self) {
-        let unsettled: Vec<&Call> = self.state.calls.values().filter(|call| !call.settled).collect();
+        let unsettled: Vec<&Call> = self.state.calls.values().filter(|call| call.settled.is_none()).collect();
         for call in unsettled {
             if call.status == "open" || !may_stay_unsettled(&call.tag, self.requests(&call.tag), self.faults)
             {
@@ -95,7 +106,13 @@ impl Kind {
         self.calls()
             || matches!(
                 self,
-                Kind::Add | Kind::Adjust | Kind::Suspend | Kind::Resume | Kind::Rotate | Kind::Revoke
+                Kind::Add
+                    | Kind::Adjust
+                    | Kind::Suspend
+                    | Kind::Resume
+                    | Kind::Rotate
+                    | Kind::Revoke
+                    | Kind::Resync
             )
     }
 }

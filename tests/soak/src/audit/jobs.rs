@@ -2,7 +2,7 @@
 
 use super::{Audit, rules, told};
 use crate::{
-    history::{Kind, NEVER, Record, StreamEnd},
+    history::{By, Kind, NEVER, Record, StreamEnd},
     model::{Ending, Interval},
     state::Job,
 };
@@ -152,26 +152,41 @@ impl Audit<'_> {
         let calls = self.calls_of.get(&job.id).cloned().unwrap_or_default();
         let number = |status: &str| calls.iter().filter(|call| call.status == status).count() as i64;
         let costs = &job.completion["costs"];
-        let counted =
-            [&costs["total_calls"], &costs["successful_calls"], &costs["failed_calls"]].map(Value::as_i64);
-        let expected = [calls.len() as i64, number("succeeded"), number("failed")].map(Some);
+        let counted = ["total_calls", "successful_calls", "failed_calls", "refused_calls"]
+            .map(|name| costs[name].as_i64());
+        let expected =
+            [calls.len() as i64, number("succeeded"), number("failed"), number("refused")].map(Some);
         if counted != expected {
             let seen = format!("{job:?}: told {counted:?}, kept {expected:?}: {calls:?}");
             self.violated(rules::COMPLETION_CALLS, seen);
         }
         for record in records.iter().filter(|record| record.kind == Kind::Complete && record.heard.is_ok()) {
-            if record.heard.body["costs"] != *costs {
+            if unchanging(&record.heard.body["costs"]) != unchanging(costs) && !self.may_hide(record, costs) {
                 let seen = format!("{}: {}, not {}", told(record), record.heard.body, job.completion);
                 self.violated(rules::COMPLETION_SAME, seen);
             }
         }
-        if costs["credits_charged"].as_i64() != Some(job.charged) {
+        // What comes late is not among it: that is another row, and the answer to a repetition.
+        let charged = job.charged_at_its_end;
+        if costs["credits_charged"].as_i64() != Some(charged) || costs["credit_applied"] != (charged > 0) {
             self.violated(rules::COMPLETION_CHARGE, format!("{job:?}"));
         }
     }
 
-    /// A call that its caller heard fail before what completed its job began counts.
+    /// Whether a completion's answer is the kept one but for what its reader may not see.
+    fn may_hide(&self, record: &Record, costs: &Value) -> bool {
+        let mut seen = unchanging(costs);
+        seen["total_cost_usd"] = Value::Null;
+        let hidden = record.by != By::Admin && !self.teams[record.team].costs_visible;
+        hidden && unchanging(&record.heard.body["costs"]) == seen
+    }
+
+    /// A call that its caller heard fail before what completed its job began counts, unless the caller is charged for
+    /// what was delivered. A call that was refused does not count.
     fn failure_is_free(&mut self, job: &Job, records: &[&Record], overdue: &BTreeSet<Uuid>) {
+        if self.teams[job.team].charged_when_delivered {
+            return;
+        }
         let Some(completed) = self.cause(job).map(|cause| cause.from) else { return };
         let failed = |record: &&&Record| {
             let heard = &record.heard;
@@ -180,7 +195,7 @@ impl Audit<'_> {
             let counts = !heard.call.is_some_and(|call| overdue.contains(&call))
                 && !self.is_settled_later(record)
                 && !self.is_orphaned(record);
-            failed && counts && record.end < completed
+            failed && !heard.is_refused_call() && counts && record.end < completed
         };
         if let Some(record) = records.iter().find(failed).filter(|_| job.charged > 0) {
             self.violated(rules::FAILURE_IS_FREE, format!("{job:?} after {}", told(record)));
@@ -214,6 +229,15 @@ impl Audit<'_> {
             }
         }
     }
+}
+
+/// What does not change in a completion's answer when it is asked for again.
+fn unchanging(costs: &Value) -> Value {
+    let mut costs = costs.clone();
+    for name in ["credits_charged", "credits_refunded", "charge_is_final"] {
+        costs[name] = Value::Null;
+    }
+    costs
 }
 
 /// What a request shows of its job. `changed`: it was refused or let through by what the job was, not just told it.

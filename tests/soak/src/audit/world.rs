@@ -25,6 +25,13 @@ pub async fn of_world(world: &World, teams: &[Team], history: &[Record]) -> Resu
     Ok(violations)
 }
 
+/// What LiteLLM has billed for a call.
+#[derive(Clone, Copy, Default)]
+struct Bill {
+    tokens: i64,
+    cost: f64,
+}
+
 /// What LiteLLM has billed for each call is what is kept of it.
 async fn bill(world: &World, client: &tokio_postgres::Client) -> Result<Vec<Violation>> {
     let rows = reqwest::Client::new()
@@ -33,21 +40,31 @@ async fn bill(world: &World, client: &tokio_postgres::Client) -> Result<Vec<Viol
         .send()
         .await?;
     let rows: Vec<Value> = rows.json().await.context("LiteLLM's spend log")?;
-    let mut billed: BTreeMap<String, (i64, f64)> = BTreeMap::new();
+    let mut billed: BTreeMap<String, Bill> = BTreeMap::new();
     for row in &rows {
-        let sum = billed.entry(row["litellm_call_id"].as_str().unwrap_or_default().to_owned()).or_default();
-        sum.0 += row["total_tokens"].as_i64().unwrap_or_default();
-        sum.1 += row["spend"].as_f64().unwrap_or_default();
+        let call = row["litellm_call_id"].as_str().unwrap_or_default().to_owned();
+        let bill = billed.entry(call).or_default();
+        bill.tokens += row["total_tokens"].as_i64().unwrap_or_default();
+        bill.cost += row["spend"].as_f64().unwrap_or_default();
     }
-    let calls = "SELECT call_id::text, status, total_tokens, cost_usd::float8, attempts::text FROM calls \
-                 WHERE settled_at IS NOT NULL";
+    let calls = "SELECT call_id::text, status, total_tokens, cost_usd::float8, attempts::text, \
+                        settled_at IS NOT NULL, cost_check_at IS NOT NULL FROM calls";
     let mut violations = vec![];
     for row in client.query(calls, &[]).await? {
         let (call, status): (String, String) = (row.get(0), row.get(1));
         let (tokens, cost): (i64, Option<f64>) = (row.get(2), row.get(3));
+        let (settled, to_be_asked): (bool, bool) = (row.get(5), row.get(6));
         let bill = billed.remove(&call);
-        let (billed_tokens, billed_cost) = bill.unwrap_or_default();
-        // Of what never reached LiteLLM nobody knows the cost.
+        if let Some(Bill { tokens, .. }) = bill.filter(|_| !settled || to_be_asked) {
+            let seen =
+                format!("{status} call {call}: LiteLLM has billed {tokens} tokens, settled: {settled}");
+            violations.push(Violation::new(rules::LATE_COST, seen));
+        }
+        if !settled {
+            continue;
+        }
+        let Bill { tokens: billed_tokens, cost: billed_cost } = bill.unwrap_or_default();
+        // Of what never reached LiteLLM nobody knows the cost. In the end all models have a price.
         let differs = |cost: f64| (cost - billed_cost).abs() > 1e-9;
         if tokens != billed_tokens || cost.map_or(bill.is_some(), differs) {
             let attempts: String = row.get(4);

@@ -32,6 +32,9 @@ impl Round {
         let heard = self.ask(&suspend, random).await;
         let (began, known_at) = (window(start, &heard), forgetful(start, &heard));
         self.try_everywhere(team, By::Key(self.newest_key(team).0)).await;
+        if self.teams[team].refill.is_some() {
+            self.let_period_pass(team).await;
+        }
         tokio::time::sleep(Duration::from_millis(random.u64(20..300))).await;
         let start = now();
         let resume = self.administer(Kind::Resume, team, Method::PUT, "resume", json!({}));

@@ -4,6 +4,7 @@ use super::LOST;
 use crate::{
     driver::Round,
     history::{By, Heard, Kind, Micros, NEVER, Record, now},
+    team::{FALLS_BACK, Limits, TIMES_OUT},
 };
 use fastrand::Rng;
 use reqwest::Method;
@@ -11,12 +12,19 @@ use serde_json::Value;
 use uuid::Uuid;
 
 impl Round {
-    /// A period of the automatic refill passes, and somebody looks at the balance, which makes the refill.
+    /// A period of the automatic refill of some team passes.
     pub(super) async fn period_passes(&self, random: &mut Rng) {
-        let refilled: Vec<usize> = (0..self.teams.len()).filter(|team| self.teams[*team].refills).collect();
+        let refilled: Vec<usize> =
+            (0..self.teams.len()).filter(|team| self.teams[*team].refill.is_some()).collect();
         let Some(&number) = random.choice(&refilled) else { return };
+        let _one_at_a_time = self.teams[number].administration.lock().await;
+        self.let_period_pass(number).await;
+    }
+
+    /// A period of the team's automatic refill passes, and somebody looks at the balance, which makes the refill. For
+    /// whoever holds the team's administration.
+    pub(super) async fn let_period_pass(&self, number: usize) {
         let team = &self.teams[number];
-        let _one_at_a_time = team.administration.lock().await;
         // As if everything had been configured a period earlier.
         let began =
             "SELECT refill_start::text FROM credit_accounts WHERE team_id = $1 AND refill_due IS NOT NULL";
@@ -60,10 +68,17 @@ impl Round {
     /// The deadline of one of the team's open calls passes.
     pub(super) async fn call_deadline_passes(&self, number: usize) {
         let start = now();
-        let one = "SELECT call_id FROM calls WHERE team_id = $1 AND status = 'open' LIMIT 1";
+        // Of a call that tries several models LiteLLM's log would tell a part too soon: really, none is tried any more
+        // when the deadline has passed.
+        let one = "SELECT call_id FROM calls WHERE team_id = $1 AND status = 'open'
+                   AND model_group <> ALL ($2) LIMIT 1";
         let passes =
             "UPDATE calls SET deadline = now() - interval '1 second' WHERE call_id = $1 AND status = 'open'";
-        let Ok(rows) = self.database.query(one, &[&self.teams[number].id]).await else { return };
+        let Ok(rows) =
+            self.database.query(one, &[&self.teams[number].id, &vec![FALLS_BACK, TIMES_OUT]]).await
+        else {
+            return;
+        };
         for row in rows {
             let call: Uuid = row.get(0);
             let passed = self.database.query(passes, &[&call]).await;
@@ -79,9 +94,10 @@ impl Round {
         let key = self.newest_key(number).1.id;
         let tag = format!("{LOST}{}", self.tag());
         let call = Uuid::now_v7();
-        let open = "SELECT begin_call($1, $2, NULL, $3, false, '{}', 1, 0, $4)";
+        let limits = Limits::of_the_deployment().to_string();
+        let open = "SELECT begin_call($1, $2, NULL, $3, false, '{}', 1, 0, $4, $5::text::jsonb)";
         let was_opened = "SELECT FROM calls WHERE call_id = $1";
-        if self.database.query(open, &[&format!("key:{key}"), &job, &tag, &call]).await.is_err() {
+        if self.database.query(open, &[&format!("key:{key}"), &job, &tag, &call, &limits]).await.is_err() {
             // Refused, but perhaps only when it was asked again.
             match self.database.query(was_opened, &[&call]).await {
                 Ok(rows) if rows.is_empty() => return,

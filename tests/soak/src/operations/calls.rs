@@ -3,7 +3,7 @@
 use crate::{
     driver::{CANARY, Intent, Round},
     history::{By, Kind, StreamEnd},
-    team::{BREAKS, DEAR, FALLS_BACK, WORKS},
+    team::{BREAKS, DEAR, FALLS_BACK, SHORT_PATIENCE, TIMES_OUT, UNPRICED, WORKS},
 };
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -27,6 +27,11 @@ impl Round {
             26..36 => marks = format!("[[first_ms={}]]", random.u16(50..600)),
             36..40 => group = Some(DEAR),
             40..45 => group = Some(WORKS),
+            45..49 => group = Some(UNPRICED),
+            49..52 => {
+                group = Some(TIMES_OUT);
+                marks = format!("[[first_ms={}]]", 2 * SHORT_PATIENCE);
+            }
             _ => {}
         }
         if streamed && random.u8(..4) == 0 {
@@ -34,12 +39,16 @@ impl Round {
         } else if streamed {
             marks += &format!("[[chunks={}]][[delay_ms={}]]", random.u8(3..12), random.u8(..40));
         }
-        let mut body = json!({"purpose": tag,
-            "messages": [{"role": "user", "content": format!("{CANARY} {tag} {marks}")}]});
+        let mut body = self.call_body_with(tag, &marks);
         if let Some(group) = group {
             body["model_group"] = group.into();
         }
         body
+    }
+
+    /// The body of a call of the default group with these marks.
+    pub(super) fn call_body_with(&self, tag: &str, marks: &str) -> Value {
+        json!({"purpose": tag, "messages": [{"role": "user", "content": format!("{CANARY} {tag} {marks}")}]})
     }
 
     /// After how many events of the stream somebody leaves: mostly of a long one, which then goes on for a while.

@@ -53,8 +53,12 @@ impl Round {
         self.all_at_once(&intents).await;
     }
 
-    /// A team gets some credits, and more jobs are opened at once than there are credits for.
+    /// A team that can't go on without end gets some credits, and more jobs are opened at once than there are credits for.
     pub(super) async fn rush(&self, team: usize, by: By, random: &mut Rng) {
+        let limited: Vec<usize> =
+            (0..self.teams.len()).filter(|at| self.teams[*at].floor.is_some()).collect();
+        let other = random.choice(&limited).copied().unwrap_or(team);
+        let (team, by) = if limited.contains(&team) { (team, by) } else { (other, self.key(other, random)) };
         let credits = random.usize(1..4);
         let mut addition = self.change_of_credits(team, Kind::Add);
         addition.body["credits_amount"] = credits.into();

@@ -394,10 +394,12 @@ impl Model {
             };
         }
         let job = &mut self.jobs[job];
-        job.due = due;
-        job.charged += (due - before).max(0);
-        job.refunded += (before - due).max(0);
-        self.post(0, due - before);
+        // No more is refunded than is left.
+        let change = (due - before).max(job.refunded - job.charged);
+        job.due = before + change;
+        job.charged += change.max(0);
+        job.refunded += (-change).max(0);
+        self.post(0, change);
     }
 
     fn refund(&mut self, job: usize, credits: Option<i64>) -> Result<(), Outcome> {
