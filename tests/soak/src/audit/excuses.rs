@@ -12,8 +12,8 @@ use crate::{
 /// How long a fault may be felt after it is over: until whoever met it has noticed.
 const AFTERMATH: Micros = 5_000_000;
 
-/// How long a statement may take from its instant, which rows have, until it is done: while nothing fails, and while the
-/// database does.
+/// How long a statement may take from its instant, which rows have, until it is done: while nothing fails, and while
+/// the database does.
 const STATEMENT: [Micros; 2] = [5_000_000, 60_000_000];
 
 /// Whether a fault of that part was felt in that time.

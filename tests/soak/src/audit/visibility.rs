@@ -46,7 +46,8 @@ impl Audit<'_> {
         }
     }
 
-    /// What was wrong on purpose is told, and no key is lost. While nothing else changes LiteLLM, nothing else is wrong.
+    /// What was wrong on purpose is told, and no key is lost. While nothing else changes LiteLLM, nothing else is
+    /// wrong.
     fn was_put_right(&mut self, record: &Record) {
         let body = &record.heard.body;
         let changed: Vec<&str> =
