@@ -168,6 +168,7 @@ SET tokens = u.tokens - p.tokens, cost_usd = u.cost_usd - p.cost_usd, requests =
 FROM (SELECT team_id, day, model, sum(tokens) AS tokens, sum(cost_usd) AS cost_usd, count(*) AS calls
       FROM provisional GROUP BY team_id, day, model) AS p
 WHERE u.team_id = p.team_id AND u.day = p.day AND u.model = p.model;
+DELETE FROM usage_models WHERE requests = 0 AND tokens = 0 AND cost_usd = 0;
 -- What counts is the sum of all shards.
 UPDATE call_totals t SET tokens = t.tokens - p.tokens, cost_usd = t.cost_usd - p.cost_usd
 FROM (SELECT model_group, sum(tokens) AS tokens, sum(cost_usd) AS cost_usd FROM provisional GROUP BY model_group) AS p

@@ -29,7 +29,7 @@ impl Round {
         let team = random.usize(..self.teams.len());
         let by = self.key(team, random);
         let job = self.recent_job(team, random);
-        match (random.u32(..1106), job) {
+        match (random.u32(..1114), job) {
             (0..135, _) => self.create_job(team, by, random).await,
             (135..160, _) => self.rush(team, by, random).await,
             (160..340, Some(job)) => self.call(team, by, job, false, random).await,
@@ -61,6 +61,7 @@ impl Round {
             (1050..1060, _) => self.old_job(team, random).await,
             (1060..1076, _) => self.crowd(random).await,
             (1096..1106, _) => self.nothing_but_refusals(team, by, random).await,
+            (1106..1114, _) => self.spend(random).await,
             (1076..1088, _) => self.resolve(team, by, random).await,
             (1088..1096, _) => self.resync(team, random).await,
             // Nothing can be done in a job before there is one.

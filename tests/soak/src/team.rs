@@ -174,8 +174,7 @@ fn kinds() -> Vec<TeamKind> {
     let flat = json!({"mode": "flat", "price_per_job_usd": "0.50"});
     let tiered = json!({"mode": "tiered", "tiers": [{"up_to": 10, "price_per_job_usd": "0.50"},
                                                     {"up_to": null, "price_per_job_usd": "0.40"}]});
-    let limits = json!({"calls_per_job": 5, "open_calls_per_job": 2, "open_calls": 4, "open_jobs": 8,
-                        "cost_usd_per_job": 0.12});
+    let limits = json!({"calls_per_job": 5, "open_calls_per_job": 2, "open_calls": 4, "open_jobs": 8});
     vec![
         (
             json!({"credits_allocated": 5, "costs_visible_to_teams": false}),
@@ -194,7 +193,7 @@ fn kinds() -> Vec<TeamKind> {
             Some(-4),
             None,
         ),
-        (json!({"budget_mode": "soft", "pricing": tiered}), None, None),
+        (json!({"budget_mode": "soft", "pricing": tiered, "limits": {"cost_usd_per_job": 0.08}}), None, None),
         (json!({"credits_allocated": 200, "pricing": flat}), Some(0), None),
         (json!({"budget_mode": "soft", "credit_limit": 3}), Some(-3), Some(("weekly", Refill::ResetTo))),
         // Costs that come late change what a job is charged by several credits.

@@ -98,3 +98,56 @@ pub async fn calls_that_are(app: &TestApp, status: &str) -> i64 {
 pub fn members(value: &Value) -> BTreeSet<&str> {
     value.as_object().expect("an object").keys().map(String::as_str).collect()
 }
+
+/// A team with these fields whose jobs cost ten credits for a dollar, and one credit where nothing is known. LiteLLM's
+/// budget does not bound it.
+pub async fn paying_team(app: &TestApp, group: &str, fields: Value) -> Team {
+    let mut body = json!({
+        "credits_allocated": 1, "max_budget": 1_000_000, "billing_mode": "consumption_usd", "credits_per_dollar": 10,
+        "model_groups": [group],
+    });
+    body.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+    app.team_with(body).await
+}
+
+/// What the ledger says of a job, oldest first: each row's type, amount and reason.
+pub async fn ledger_of(app: &TestApp, team: &Team, job: &str) -> Vec<(String, i64, String)> {
+    let path = format!("/api/credits/teams/{}/transactions?limit=1000", team.id);
+    let ledger = app.admin().get(&path).await.ok();
+    let rows = ledger["transactions"].as_array().expect("rows").iter().rev();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    rows.filter(|row| row["job_id"] == job)
+        .map(|row| {
+            let amount = row["credits_amount"].as_i64().expect("an amount");
+            (text(&row["transaction_type"]), amount, text(&row["reason"]))
+        })
+        .collect()
+}
+
+/// Waits until a job is finally charged, and reads it.
+pub async fn finally_charged(team: &Team, job: &str) -> Value {
+    eventually("the final charge", async || {
+        let read = team.read(job).await;
+        (read["charge_is_final"] == true).then_some(read)
+    })
+    .await
+}
+
+/// What the upkeep has done that a timer asks for.
+pub async fn upkeep(app: &TestApp) -> Value {
+    app.admin().post("/api/jobs/expire", json!({})).await.ok()
+}
+
+/// Runs a statement that is not the application's.
+pub async fn sql(app: &TestApp, statement: &str) {
+    app.database.client.batch_execute(statement).await.expect("the statement");
+}
+
+/// Waits for a minute of the clock that has more than half of its seconds before it, by which rates are limited.
+pub async fn early_in_a_minute(app: &TestApp) {
+    eventually("the first half of a minute", async || {
+        let second = "SELECT extract(second FROM clock_timestamp())::float8 < 30";
+        app.database.client.query_one(second, &[]).await.expect("the time").get::<_, bool>(0).then_some(())
+    })
+    .await;
+}

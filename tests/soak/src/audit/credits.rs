@@ -123,7 +123,10 @@ impl Audit<'_> {
         let so_far = self.state.ledgers[team].iter().filter(is_refill);
         let so_far = so_far.filter(|other| other.written <= entry.written).count();
         let due = self.periods(team).filter(|period| period.start <= made.to).count();
-        (right && so_far <= due).then_some(made)
+        // A request that is refused may have made the refill before, which it then undid.
+        let began =
+            self.periods(team).map(|period| period.start).filter(|start| *start <= entry.written).max();
+        (right && so_far <= due).then_some(Interval::new(began.unwrap_or(made.from), made.to))
     }
 
     /// The periods that passed, in their order.
@@ -225,10 +228,37 @@ impl Audit<'_> {
             _ => vec![],
         };
         for (name, told_number) in numbers {
-            let (least, most) = changes.bounds(during, sum(name));
+            let (mut least, mut most) = changes.bounds(during, sum(name));
+            if heard.code() == "insufficient_credits" && self.may_be_due(team, during) {
+                (least, most) = self.after_a_refill(team, changes, during, (least, most));
+            }
             if told_number < least || told_number > most {
                 let seen = format!("{name} {told_number}, but {least} to {most}: {}", told(record));
                 self.violated(rules::TRUE_ONCE, seen);
+            }
+        }
+    }
+
+    /// Whether a refill may have been due, which whoever was refused made, and undid.
+    fn may_be_due(&self, team: usize, during: Interval) -> bool {
+        self.periods(team)
+            .any(|period| Interval::new(period.start, period.until().max(period.end)).overlaps(during))
+    }
+
+    /// What may be available after a refill, where it may have been this without.
+    fn after_a_refill(
+        &self,
+        team: usize,
+        changes: &Changes,
+        during: Interval,
+        (least, most): (i64, i64),
+    ) -> (i64, i64) {
+        match self.teams[team].refill {
+            None => (least, most),
+            Some(Refill::Add(_)) => (least, most + REFILL),
+            Some(Refill::ResetTo) => {
+                let (fewest, held) = changes.bounds(during, sum("held"));
+                (least.min(REFILL - held), most.max(REFILL - fewest))
             }
         }
     }

@@ -18,7 +18,8 @@ const MINUTE: Micros = 60_000_000;
 /// How long LiteLLM may take to notice that a call is no longer read.
 const UNREAD: Micros = 15_000_000;
 
-/// How many of the requests that end what is overdue pass until one surely has ended it: each leaves out what is locked.
+/// How many of the requests that end what is overdue pass until one surely has ended it: each leaves out what is
+/// locked.
 const SWEEPS: usize = 5;
 
 impl<'a> Audit<'a> {

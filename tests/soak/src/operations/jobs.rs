@@ -53,7 +53,8 @@ impl Round {
         self.all_at_once(&intents).await;
     }
 
-    /// A team that can't go on without end gets some credits, and more jobs are opened at once than there are credits for.
+    /// A team that can't go on without end gets some credits, and more jobs are opened at once than there are credits
+    /// for.
     pub(super) async fn rush(&self, team: usize, by: By, random: &mut Rng) {
         let limited: Vec<usize> =
             (0..self.teams.len()).filter(|at| self.teams[*at].floor.is_some()).collect();
@@ -63,7 +64,7 @@ impl Round {
         let mut addition = self.change_of_credits(team, Kind::Add);
         addition.body["credits_amount"] = credits.into();
         self.ask(&addition, random).await;
-        let intents: Vec<Intent> = (0..credits + 5).map(|_| self.opening(team, by)).collect();
+        let intents: Vec<Intent> = (0..credits + 10).map(|_| self.opening(team, by)).collect();
         self.all_at_once(&intents).await;
     }
 

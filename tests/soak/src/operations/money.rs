@@ -5,7 +5,7 @@ use crate::{
     audit::SAME_INSTANT,
     driver::{Intent, Round},
     history::{By, Heard, Kind, Record, now},
-    team::{Limits, TIMES_OUT, Team, UNPRICED},
+    team::{DEAR, Limits, TIMES_OUT, Team, UNPRICED, lock},
 };
 use fastrand::Rng;
 use reqwest::Method;
@@ -13,8 +13,11 @@ use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::{NoContext, Timestamp, Uuid};
 
-/// How many jobs, and how many calls in each, a crowd begins at once.
-const CROWD: (usize, usize) = (3, 3);
+/// How many jobs, and how many calls in each, a crowd begins at once: too many for a job, or for the team.
+const CROWDS: [(usize, usize); 2] = [(3, 3), (6, 1)];
+
+/// How many jobs are ended before a crowd opens its own.
+const KNOWN: usize = 12;
 
 /// How long the calls of a crowd take, in milliseconds.
 const CROWDED: u64 = 250;
@@ -50,8 +53,11 @@ impl Round {
     }
 
     /// LiteLLM is to be asked again for the costs of a team's calls, as if some minutes had passed, and upkeep does it.
-    /// Often, such a call is made and its job completed before.
+    /// Often, such a call is made and its job completed before, and all that it was charged is refunded; mostly in a
+    /// team that is charged for it.
     pub(super) async fn costs_are_due(&self, team: usize, random: &mut Rng) {
+        let charged = self.teams.iter().position(|team| team.default_group == TIMES_OUT);
+        let team = charged.filter(|_| random.bool()).unwrap_or(team);
         let by = By::Key(self.newest_key(team).0);
         if random.u8(..4) > 0 {
             let group = if random.bool() { UNPRICED } else { TIMES_OUT };
@@ -62,6 +68,11 @@ impl Round {
             intent.body["model_group"] = group.into();
             let heard = self.ask(&intent, random).await;
             self.knows_job(team, &heard);
+            if let (Some(job), 0..2) = (heard.job, random.u8(..4)) {
+                let mut refund = self.refunding(team, job, random);
+                refund.body["credits"] = Value::Null;
+                self.ask(&refund, random).await;
+            }
         }
         let start = now();
         let due = "UPDATE calls SET cost_check_at = now()
@@ -125,13 +136,37 @@ impl Round {
         self.ask_somehow(completion, random).await;
     }
 
+    /// Dear calls are made in a job, one after another, until it has cost what it may. In a team with a limit of that.
+    pub(super) async fn spend(&self, random: &mut Rng) {
+        let limited = |team: &Team| team.limits.cost_usd_per_job < Limits::DEPLOYMENT.cost_usd_per_job;
+        let Some(team) = self.teams.iter().position(limited) else { return };
+        let by = self.key(team, random);
+        let opening = self.opening(team, by);
+        let heard = self.ask(&opening, random).await;
+        let Some(job) = heard.job.filter(|_| heard.is_ok()) else { return };
+        for _ in 0..5 {
+            let mut intent = self.calling(team, by, job, false, random);
+            intent.body = self.call_body_with(&intent.tag, "[[prompt_tokens=25]]");
+            intent.body["model_group"] = DEAR.into();
+            if self.ask(&intent, random).await.limit() == Some("cost_usd_per_job") {
+                break;
+            }
+        }
+        self.complete(team, by, job, random).await;
+    }
+
     /// More calls are made at once than may be open, in several new jobs, while what is open is counted. In a team with
     /// limits.
     pub(super) async fn crowd(&self, random: &mut Rng) {
-        let (jobs, calls) = CROWD;
+        let (jobs, calls) = CROWDS[random.usize(..CROWDS.len())];
         let limited = |team: &Team| team.limits.open_calls < Limits::DEPLOYMENT.open_calls;
         let Some(team) = self.teams.iter().position(limited) else { return };
         let by = self.key(team, random);
+        // Otherwise as many jobs are open as may be.
+        let known: Vec<Uuid> = lock(&self.teams[team].jobs).iter().rev().take(KNOWN).copied().collect();
+        let completions: Vec<Intent> =
+            known.iter().map(|job| self.completion(team, by, *job, random)).collect();
+        self.all_at_once(&completions).await;
         let openings: Vec<Intent> = (0..jobs).map(|_| self.opening(team, by)).collect();
         let mut opened = vec![];
         for opening in &openings {
@@ -141,7 +176,7 @@ impl Round {
         // Where jobs are opened in the same instant, the team's open calls may be some more than they may be.
         tokio::time::sleep(2 * SAME_INSTANT).await;
         let mut intents: Vec<Intent> = vec![];
-        for job in opened {
+        for &job in &opened {
             for _ in 0..calls {
                 let mut intent = self.calling(team, by, job, false, random);
                 let prompt = intent.body["messages"][0]["content"].as_str().unwrap_or_default();
@@ -156,6 +191,9 @@ impl Round {
                 self.count_open(team).await;
             }
         });
+        let completions: Vec<Intent> =
+            opened.iter().map(|job| self.completion(team, by, *job, random)).collect();
+        self.all_at_once(&completions).await;
     }
 
     /// Counts what is open in a team at one instant.
