@@ -25,13 +25,13 @@ INSERT INTO credit_transactions (team_id, entry, transaction_id, transaction_typ
 SELECT '{team}', 1 + n, job_id, 'deduction', -1, allocated - n, 'Job completed successfully', job_id, at
 FROM filled, credit_accounts WHERE team_id = '{team}';
 UPDATE credit_accounts SET used = {jobs}, entries = 1 + {jobs} WHERE team_id = '{team}';
-INSERT INTO usage_days (team_id, day, job_type, completed, charged_jobs, credits_charged, calls, priced_calls, tokens,
-                        cost_usd)
-SELECT '{team}', job_day(job_id), job_type, count(*), count(*), count(*), count(*), count(*), 150 * count(*),
-       0.0001 * count(*)
+INSERT INTO usage_days (team_id, day, job_type, opened_jobs, completed, charged_jobs, credits_charged, calls,
+                        priced_calls, tokens, cost_usd)
+SELECT '{team}', (at AT TIME ZONE 'UTC')::date, job_type, count(*), count(*), count(*), count(*), count(*), count(*),
+       150 * count(*), 0.0001 * count(*)
 FROM filled GROUP BY 2, 3;
 INSERT INTO usage_models (team_id, day, model, requests, tokens, cost_usd)
-SELECT '{team}', job_day(job_id), 'gpt-4o-mini', count(*), 150 * count(*), 0.0001 * count(*) FROM filled GROUP BY 2;
+SELECT '{team}', (at AT TIME ZONE 'UTC')::date, 'gpt-4o-mini', count(*), 150 * count(*), 0.0001 * count(*) FROM filled GROUP BY 2;
 INSERT INTO job_totals (shard, created, completed) VALUES (0, {jobs}, {jobs});
 INSERT INTO call_totals (model_group, shard, succeeded, tokens, cost_usd, latency_ms, latency_counts)
 VALUES ('Chat', 0, {jobs}, 150::bigint * {jobs}, 0.0001 * {jobs}, 800::bigint * {jobs},

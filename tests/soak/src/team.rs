@@ -206,8 +206,8 @@ fn kinds() -> Vec<TeamKind> {
         ),
         // LiteLLM's budget is used up now and then.
         (
-            json!({"credits_allocated": 10, "max_budget": null, "rpm_limit": 60, "tpm_limit": 1600, "charge_when": "delivered",
-                   "default_model_group": DEAR}),
+            json!({"credits_allocated": 10, "max_budget": null, "rpm_limit": 60, "tpm_limit": 1600,
+                   "charge_when": "delivered", "default_model_group": DEAR}),
             Some(0),
             Some(("daily", Refill::Add(Some(12)))),
         ),
