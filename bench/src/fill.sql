@@ -31,7 +31,9 @@ SELECT '{team}', (at AT TIME ZONE 'UTC')::date, job_type, count(*), count(*), co
        150 * count(*), 0.0001 * count(*)
 FROM filled GROUP BY 2, 3;
 INSERT INTO usage_models (team_id, day, model, requests, tokens, cost_usd)
-SELECT '{team}', (at AT TIME ZONE 'UTC')::date, 'gpt-4o-mini', count(*), 150 * count(*), 0.0001 * count(*) FROM filled GROUP BY 2;
+SELECT '{team}', (at AT TIME ZONE 'UTC')::date, 'gpt-4o-mini', count(*), 150 * count(*),
+       0.0001 * count(*)
+FROM filled GROUP BY 2;
 INSERT INTO job_totals (shard, created, completed) VALUES (0, {jobs}, {jobs});
 INSERT INTO call_totals (model_group, shard, succeeded, tokens, cost_usd, latency_ms, latency_counts)
 VALUES ('Chat', 0, {jobs}, 150::bigint * {jobs}, 0.0001 * {jobs}, 800::bigint * {jobs},
