@@ -290,8 +290,10 @@ impl From<Box<RawValue>> for Usage {
             implausible: bool,
         }
         let tokens = |count: Option<TokenCount>| count.map_or(0, TokenCount::get);
-        match serde_json::from_str(said.get()) {
-            Ok(Said { prompt_tokens, completion_tokens, total_tokens, cost, implausible: false })
+        // A list would be read as the members in their order.
+        let members = Some(said.get()).filter(|said| said.starts_with('{')).map(serde_json::from_str);
+        match members {
+            Some(Ok(Said { prompt_tokens, completion_tokens, total_tokens, cost, implausible: false }))
                 if cost.is_none_or(|cost| cost.plausible_cost().is_some()) =>
             {
                 Usage {
