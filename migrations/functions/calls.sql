@@ -198,7 +198,7 @@ DECLARE
 BEGIN
     -- The job is locked before the call, since that is their order in this query.
     SELECT j.team_id, j.job_type, j.status AS job_status, j.open_calls, j.delivered AS job_delivered,
-           c.status, c.model_group, c.total_tokens, c.cost_usd, c.latency_ms, c.deadline, c.expected_cost_usd,
+           c.status, c.model_group, c.total_tokens, c.cost_usd, c.latency_ms, c.expected_cost_usd,
            c.settled_at IS NOT NULL AS settled, c.settlements, c.attempts, c.counts_tokens
     INTO v_old
     FROM jobs j JOIN calls c ON c.job_id = j.job_id
@@ -282,19 +282,18 @@ BEGIN
     IF p.job_id IS NULL THEN
         RETURN;
     END IF;
-    LOOP
-        UPDATE usage_days
-        SET calls = calls + (p.ended_as IS NOT NULL)::integer,
-            refused_calls = refused_calls + (p.ended_as IS NOT DISTINCT FROM 'refused')::integer,
-            priced_calls = priced_calls + p.priced, tokens = tokens + p.tokens, cost_usd = cost_usd + p.cost_usd,
-            revenue_usd = revenue_usd + p.revenue_usd, credits_charged = credits_charged + p.credits,
-            charged_jobs = charged_jobs + p.charged_jobs,
-            free_jobs_with_output = free_jobs_with_output + p.free_jobs
-        WHERE team_id = p.team_id AND day = v_today AND job_type = p.job_type;
-        EXIT WHEN FOUND;
-        INSERT INTO usage_days (team_id, day, job_type) VALUES (p.team_id, v_today, p.job_type)
-        ON CONFLICT DO NOTHING;
-    END LOOP;
+    INSERT INTO usage_days AS u (team_id, day, job_type, calls, refused_calls, priced_calls, tokens, cost_usd,
+                                 revenue_usd, credits_charged, charged_jobs, free_jobs_with_output)
+    VALUES (p.team_id, v_today, p.job_type, (p.ended_as IS NOT NULL)::integer,
+            (p.ended_as IS NOT DISTINCT FROM 'refused')::integer, p.priced, p.tokens, p.cost_usd, p.revenue_usd,
+            p.credits, p.charged_jobs, p.free_jobs)
+    ON CONFLICT (team_id, day, job_type) DO UPDATE SET
+        calls = u.calls + excluded.calls, refused_calls = u.refused_calls + excluded.refused_calls,
+        priced_calls = u.priced_calls + excluded.priced_calls, tokens = u.tokens + excluded.tokens,
+        cost_usd = u.cost_usd + excluded.cost_usd, revenue_usd = u.revenue_usd + excluded.revenue_usd,
+        credits_charged = u.credits_charged + excluded.credits_charged,
+        charged_jobs = u.charged_jobs + excluded.charged_jobs,
+        free_jobs_with_output = u.free_jobs_with_output + excluded.free_jobs_with_output;
     IF p.free_jobs > 0 THEN
         PERFORM add_to_job_totals(0, 0, 0, 0, 0, p.free_jobs);
     END IF;
@@ -407,8 +406,7 @@ BEGIN
         UPDATE calls SET cost_check_at = CASE WHEN NOT p_last THEN v_call.cost_check_at END
         WHERE job_id = p_job_id AND call_id = p_call_id AND status <> 'open';
     END IF;
-    RETURN json_build_object('settled', v_settling.job_id IS NOT NULL,
-                             'alerts', v_call.team_id IS NOT NULL AND alerts_are_due(v_call.team_id));
+    RETURN json_build_object('settled', v_settling.job_id IS NOT NULL);
 END $$;
 GRANT EXECUTE ON FUNCTION price_call TO llm_jobs_application;
 

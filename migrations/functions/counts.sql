@@ -43,23 +43,19 @@ CREATE OR REPLACE FUNCTION count_ended_job(
     p_team_id text, p_job_type text, p_status text, p_credits bigint, p_revenue_usd numeric, p_closed_calls bigint,
     p_free_with_output boolean
 ) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    v_today date := today();
 BEGIN
-    LOOP
-        UPDATE usage_days SET
-            completed = completed + (p_status = 'completed')::integer,
-            failed = failed + (p_status = 'failed')::integer,
-            cancelled = cancelled + (p_status = 'cancelled')::integer,
-            calls = calls + p_closed_calls,
-            charged_jobs = charged_jobs + (p_credits > 0)::integer,
-            credits_charged = credits_charged + p_credits,
-            revenue_usd = revenue_usd + coalesce(p_revenue_usd, 0),
-            free_jobs_with_output = free_jobs_with_output + p_free_with_output::integer
-        WHERE team_id = p_team_id AND day = v_today AND job_type = p_job_type;
-        EXIT WHEN FOUND;
-        INSERT INTO usage_days (team_id, day, job_type) VALUES (p_team_id, v_today, p_job_type) ON CONFLICT DO NOTHING;
-    END LOOP;
+    INSERT INTO usage_days AS u (team_id, day, job_type, completed, failed, cancelled, calls, charged_jobs,
+                                 credits_charged, revenue_usd, free_jobs_with_output)
+    VALUES (p_team_id, today(), p_job_type, (p_status = 'completed')::integer, (p_status = 'failed')::integer,
+            (p_status = 'cancelled')::integer, p_closed_calls, (p_credits > 0)::integer, p_credits,
+            coalesce(p_revenue_usd, 0), p_free_with_output::integer)
+    ON CONFLICT (team_id, day, job_type) DO UPDATE SET
+        completed = u.completed + excluded.completed, failed = u.failed + excluded.failed,
+        cancelled = u.cancelled + excluded.cancelled, calls = u.calls + excluded.calls,
+        charged_jobs = u.charged_jobs + excluded.charged_jobs,
+        credits_charged = u.credits_charged + excluded.credits_charged,
+        revenue_usd = u.revenue_usd + excluded.revenue_usd,
+        free_jobs_with_output = u.free_jobs_with_output + excluded.free_jobs_with_output;
     PERFORM add_to_job_totals(0, (p_status = 'completed')::integer, (p_status = 'failed')::integer,
                               (p_status = 'cancelled')::integer, 0, p_free_with_output::integer);
 END $$;

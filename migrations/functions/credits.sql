@@ -16,7 +16,7 @@ $$;
 -- the settling of a call that this charges for.
 CREATE OR REPLACE FUNCTION post_transaction(
     p_team_id text, p_type text, p_change bigint, p_reason text, p_job_id uuid, p_metadata json,
-    p_released bigint, p_call_id uuid, p_settlement integer
+    p_released bigint DEFAULT 0, p_call_id uuid DEFAULT NULL, p_settlement integer DEFAULT NULL
 ) RETURNS credit_transactions LANGUAGE plpgsql AS $$
 DECLARE
     v_used bigint := CASE WHEN p_type IN ('deduction', 'refund') THEN -p_change ELSE 0 END;
@@ -69,7 +69,7 @@ DECLARE
     v_row credit_transactions;
 BEGIN
     PERFORM existing_team(p_team_id);
-    v_row := post_transaction(p_team_id, 'allocation', p_amount, p_reason, NULL, p_metadata, 0, NULL, NULL);
+    v_row := post_transaction(p_team_id, 'allocation', p_amount, p_reason, NULL, p_metadata);
     PERFORM set_usd_per_credit(p_team_id, p_usd_per_credit);
     RETURN json_build_object(
         'added', json_build_object('team_id', p_team_id, 'credits_added', p_amount,
@@ -96,7 +96,7 @@ BEGIN
     IF p_change < 0 AND v_available + p_change < v_floor THEN
         PERFORM fail('LJ005', format('Insufficient credits. Required: %s, Available: %s', -p_change, v_available));
     END IF;
-    v_row := post_transaction(p_team_id, 'adjustment', p_change, p_reason, NULL, p_metadata, 0, NULL, NULL);
+    v_row := post_transaction(p_team_id, 'adjustment', p_change, p_reason, NULL, p_metadata);
     PERFORM set_usd_per_credit(p_team_id, p_usd_per_credit);
     RETURN json_build_object(
         'adjusted', json_build_object('team_id', p_team_id, 'credits_adjusted', p_change,

@@ -51,8 +51,7 @@ GRANT EXECUTE ON FUNCTION create_job TO llm_jobs_application;
 
 -- The known cost of a job's calls; NULL if calls are unpriced and the known cost is 0.
 CREATE OR REPLACE FUNCTION job_cost(j jobs) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
-    SELECT trim_scale(CASE WHEN j.priced_calls < j.total_calls THEN nullif(j.known_cost_usd, 0)
-                           ELSE j.known_cost_usd END)
+    SELECT CASE WHEN j.priced_calls < j.total_calls THEN nullif(j.known_cost_usd, 0) ELSE j.known_cost_usd END
 $$;
 
 -- The average latency of a job's calls, in milliseconds.
@@ -127,10 +126,11 @@ BEGIN
                OR cost_check_at IS NOT NULL AND (t.billing_mode = 'consumption_usd' OR status <> 'succeeded')));
 END $$;
 
--- Charges a job that has ended what the settling of a call has changed, as a further row of the job in the ledger.
--- `p_settlement` is the number of that settling of the call. Answers `p` with what was charged.
+-- Charges a job that has ended what it costs and was not charged yet, as a row of the job in the ledger: what the
+-- settling of a call has changed, whose number `p_settlement` is, or all of it when the job expires. Answers `p` with
+-- what was charged. `p_cost_usd`: the change of the job's cost. `p_uncounted`: see `revenue_of`.
 CREATE OR REPLACE FUNCTION charge_late(
-    p_job jobs, p settling, p_cost_usd numeric, p_call_id uuid, p_settlement integer
+    p_job jobs, p settling, p_cost_usd numeric, p_call_id uuid, p_settlement integer, p_uncounted bigint DEFAULT 0
 ) RETURNS settling LANGUAGE plpgsql AS $$
 DECLARE
     v_terms terms;
@@ -150,7 +150,7 @@ BEGIN
             p_job.job_id, '{}', 0, p_call_id, p_settlement);
     END IF;
     IF p.charged_jobs > 0 THEN
-        p.revenue_usd := coalesce(revenue_of(p_job, v_terms), 0);
+        p.revenue_usd := coalesce(revenue_of(p_job, v_terms, p_uncounted), 0);
     ELSIF v_due > 0 AND v_terms.pricing ->> 'mode' = 'markup' THEN
         p.revenue_usd := p_cost_usd * (100 + (v_terms.pricing ->> 'markup_percent')::numeric) * 0.01;
     END IF;
@@ -190,7 +190,7 @@ BEGIN
         PERFORM fail('LJ017', format('credits: the job was charged %s credits, %s of which are refunded', v_charged,
                                      v_refunded));
     END IF;
-    v_row := post_transaction(p_team_id, 'refund', v_credits, p_reason, p_job_id, '{}', 0, NULL, NULL);
+    v_row := post_transaction(p_team_id, 'refund', v_credits, p_reason, p_job_id, '{}');
     UPDATE jobs SET credits_charged = v_charged, credits_refunded = v_refunded + v_credits WHERE job_id = p_job_id;
     INSERT INTO usage_days AS u (team_id, day, job_type, credits_charged)
     VALUES (p_team_id, today(), v_job.job_type, -v_credits)
@@ -275,7 +275,7 @@ BEGIN
         v_remaining := (post_transaction(v_job.team_id, 'deduction', -v_credits,
             format(CASE p_status WHEN 'completed' THEN 'Job %s completed successfully'
                                  ELSE 'Job %s delivered output' END, v_job.job_type),
-            p_job_id, '{}', 1, NULL, NULL)).balance_after;
+            p_job_id, '{}', 1)).balance_after;
         v_revenue := revenue_of(v_job, v_terms);
     ELSE
         UPDATE credit_accounts SET held = held - 1, overdraft = greatest(0, floor - (allocated - used - held) - 1)

@@ -27,7 +27,7 @@ BEGIN
             PERFORM post_transaction(
                 p_team_id, CASE WHEN v_change > 0 THEN 'refill' ELSE 'expiry' END, v_change,
                 format('Automatic %s refill', v_account.refill_period), NULL,
-                json_build_object('due', rfc3339(v_account.refill_due)), 0, NULL, NULL);
+                json_build_object('due', rfc3339(v_account.refill_due)));
         END IF;
         UPDATE credit_accounts
         SET refills = refills + 1, refill_due = refill_time(refill_start, refill_period, refills + 2)

@@ -226,8 +226,7 @@ BEGIN
         INSERT INTO virtual_keys (key_id, team_id, alias, litellm_alias, key_hash, hint)
         VALUES (uuid_v7(), p_team_id, 'default', p_litellm_alias, p_key_hash, p_hint);
         IF p_credits > 0 THEN
-            PERFORM post_transaction(p_team_id, 'allocation', p_credits, 'Initial allocation', NULL, '{}', 0, NULL,
-                                     NULL);
+            PERFORM post_transaction(p_team_id, 'allocation', p_credits, 'Initial allocation', NULL, '{}');
         END IF;
         -- LiteLLM has the budget that these credits are worth.
         UPDATE teams SET status = 'active', litellm_synced_version = p_version + litellm_version - v_row.litellm_version

@@ -101,29 +101,19 @@ CREATE OR REPLACE FUNCTION charge_expired(p_job_id uuid, p_uncounted bigint)
 RETURNS usage_days LANGUAGE plpgsql AS $$
 DECLARE
     v_job jobs;
-    v_terms terms;
     v_count usage_days;
-    v_credits bigint;
-    v_revenue numeric;
+    v_charge settling;
 BEGIN
     SELECT * INTO STRICT v_job FROM jobs WHERE job_id = p_job_id;
     v_count := empty_count(v_job.job_type);
     v_count.expired := 1;
     IF v_job.delivered THEN
-        SELECT * INTO STRICT v_terms FROM terms WHERE terms_id = v_job.terms_id;
-        v_credits := job_credits(v_job, v_terms);
-        v_count.free_jobs_with_output := (v_credits = 0)::integer;
-        IF v_credits > 0 THEN
-            PERFORM post_transaction(v_job.team_id, 'deduction', -v_credits,
-                                     format('Job %s delivered output', v_job.job_type), p_job_id, '{}', 0, NULL, NULL);
-            v_revenue := revenue_of(v_job, v_terms, p_uncounted);
-            UPDATE jobs SET credit_applied = true, credits_due = v_credits, credits_charged = v_credits,
-                            credits_refunded = 0, revenue_usd = v_revenue
-            WHERE job_id = p_job_id;
-            v_count.charged_jobs := 1;
-            v_count.credits_charged := v_credits;
-            v_count.revenue_usd := coalesce(v_revenue, 0);
-        END IF;
+        v_charge.revenue_usd := 0;
+        v_charge := charge_late(v_job, v_charge, 0, NULL, NULL, p_uncounted);
+        v_count.charged_jobs := v_charge.charged_jobs;
+        v_count.credits_charged := v_charge.credits;
+        v_count.revenue_usd := v_charge.revenue_usd;
+        v_count.free_jobs_with_output := 1 - v_charge.charged_jobs;
     END IF;
     RETURN v_count;
 END $$;

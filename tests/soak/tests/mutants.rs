@@ -201,8 +201,8 @@ const MUTANTS: [Mutant; 48] = [
         breaks: &[USAGE],
         changes: &[(
             CALLS,
-            "priced_calls = priced_calls + p.priced, tokens = tokens + p.tokens,",
-            "priced_calls = priced_calls + p.priced,",
+            "priced_calls = u.priced_calls + excluded.priced_calls, tokens = u.tokens + excluded.tokens,",
+            "priced_calls = u.priced_calls + excluded.priced_calls,",
         )],
     },
     Mutant {
@@ -217,7 +217,11 @@ const MUTANTS: [Mutant; 48] = [
     Mutant {
         name: "an abandoned call is not counted in the usage",
         breaks: &[USAGE],
-        changes: &[(COUNTS, ", calls = u.calls + excluded.calls,", ", calls = u.calls,")],
+        changes: &[(
+            COUNTS,
+            "expired = u.expired + excluded.expired, calls = u.calls + excluded.calls,",
+            "expired = u.expired + excluded.expired, calls = u.calls,",
+        )],
     },
     Mutant {
         name: "an overdue call is never abandoned",
@@ -400,9 +404,10 @@ const MUTANTS: [Mutant; 48] = [
         breaks: &[USAGE_OF_DAY],
         changes: &[(
             COUNTS,
-            "v_today date := today();",
-            "v_today date := (SELECT min(day) FROM usage_days
-                              WHERE team_id = p_team_id AND job_type = p_job_type AND opened_jobs > 0);",
+            "VALUES (p_team_id, today(), p_job_type, (p_status = 'completed')::integer,",
+            "VALUES (p_team_id, (SELECT min(day) FROM usage_days
+                                 WHERE team_id = p_team_id AND job_type = p_job_type AND opened_jobs > 0),
+                     p_job_type, (p_status = 'completed')::integer,",
         )],
     },
     Mutant {
