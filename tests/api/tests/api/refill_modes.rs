@@ -1,21 +1,8 @@
 //! What automatic refills do: they add up to a cap, or reset; and nothing while a team is suspended.
 
-use crate::fixtures::sql;
-use api_tests::{Answer, Team, TestApp};
-use serde_json::{Value, json};
-
-async fn configure(app: &TestApp, team: &Team, body: Value) -> Answer {
-    app.admin().post(&format!("/api/credits/teams/{}/configure-auto-refill", team.id), body).await
-}
-
-/// Lets days go by for the schedules of all teams.
-async fn days_pass(app: &TestApp, days: u32) {
-    let earlier = format!(
-        "UPDATE credit_accounts SET refill_start = refill_start - interval '{days} days', \
-         refill_due = refill_due - interval '{days} days'"
-    );
-    sql(app, &earlier).await;
-}
+use crate::refills::{configure, let_pass};
+use api_tests::{Team, TestApp};
+use serde_json::json;
 
 /// The team's ledger, oldest first, as `type amount`.
 async fn ledger(app: &TestApp, team: &Team) -> Vec<String> {
@@ -34,13 +21,13 @@ async fn a_refill_adds_up_to_the_cap_and_nothing_above_it() {
         json!({"enabled": true, "refill_amount": 5, "refill_period": "daily", "mode": "add", "cap": 17});
     let set = configure(&app, &team, body).await.ok();
     assert_eq!((&set["refill_mode"], &set["refill_cap"]), (&json!("add"), &json!(17)));
-    days_pass(&app, 4).await;
+    let_pass(&app, "4 days").await;
     let balance = team.balance().await;
     assert_eq!((&balance["credits_remaining"], &balance["refill_cap"]), (&json!(17), &json!(17)));
     assert_eq!(ledger(&app, &team).await, ["allocation 10", "refill 5", "refill 2"]);
     let job = team.job().await;
     team.complete(&job, "completed").await.ok();
-    days_pass(&app, 1).await;
+    let_pass(&app, "1 days").await;
     assert_eq!(team.balance().await["credits_remaining"], 17, "what was used is added again");
     app.check_invariants().await;
 }
@@ -51,16 +38,16 @@ async fn a_reset_makes_the_amount_the_remaining_from_below_and_from_above() {
     let team = app.team(10).await;
     let body = json!({"enabled": true, "refill_amount": 6, "refill_period": "monthly", "mode": "reset_to"});
     configure(&app, &team, body).await.ok();
-    days_pass(&app, 31).await;
+    let_pass(&app, "31 days").await;
     assert_eq!(team.balance().await["credits_remaining"], 6);
     for _ in 0..3 {
         let job = team.job().await;
         team.complete(&job, "completed").await.ok();
     }
-    days_pass(&app, 31).await;
+    let_pass(&app, "31 days").await;
     let balance = team.balance().await;
     assert_eq!((&balance["credits_remaining"], &balance["credits_used"]), (&json!(6), &json!(3)));
-    days_pass(&app, 93).await;
+    let_pass(&app, "93 days").await;
     assert_eq!(
         team.balance().await["credits_remaining"],
         6,
@@ -77,18 +64,18 @@ async fn nothing_accrues_while_a_team_is_suspended() {
     let team = app.team(10).await;
     let body = json!({"enabled": true, "refill_amount": 5, "refill_period": "daily"});
     configure(&app, &team, body).await.ok();
-    days_pass(&app, 2).await;
+    let_pass(&app, "2 days").await;
     app.admin().put(&format!("/api/teams/{}/suspend", team.id), json!({})).await.ok();
     let remaining = async || {
         app.admin().get(&format!("/api/teams/{}", team.id)).await.ok()["credits"]["credits_remaining"].clone()
     };
     assert_eq!(remaining().await, 20, "what was due before is made");
-    days_pass(&app, 3).await;
+    let_pass(&app, "3 days").await;
     assert_eq!(remaining().await, 20);
-    days_pass(&app, 3).await;
+    let_pass(&app, "3 days").await;
     app.admin().put(&format!("/api/teams/{}/resume", team.id), json!({})).await.ok();
     assert_eq!(remaining().await, 20, "and nothing is made up for");
-    days_pass(&app, 1).await;
+    let_pass(&app, "1 days").await;
     assert_eq!(remaining().await, 25);
     app.check_invariants().await;
 }

@@ -5,7 +5,8 @@ use api_tests::{Answer, Team, TestApp};
 use futures::future::{BoxFuture, FutureExt, join_all};
 use serde_json::{Value, json};
 
-async fn configure(app: &TestApp, team: &Team, body: Value) -> Answer {
+/// Configures a team's automatic refills.
+pub async fn configure(app: &TestApp, team: &Team, body: Value) -> Answer {
     app.admin().post(&format!("/api/credits/teams/{}/configure-auto-refill", team.id), body).await
 }
 
@@ -17,7 +18,7 @@ async fn refilled(app: &TestApp, period: &str) -> Team {
 }
 
 /// Lets so much time go by for the schedules of all teams.
-async fn let_pass(app: &TestApp, interval: &str) {
+pub async fn let_pass(app: &TestApp, interval: &str) {
     let earlier = format!(
         "UPDATE credit_accounts SET refill_start = refill_start - interval '{interval}', \
          refill_due = refill_due - interval '{interval}'"
