@@ -42,8 +42,6 @@ pub struct ActiveCall {
     pub(super) uncertain: bool,
     /// Whether the last attempt was refused because of what the caller sent or has used up.
     pub(super) refused: bool,
-    /// Whether LiteLLM was synchronized because it refused the key.
-    pub(super) synchronized: bool,
     /// Whether the caller may see what its job costs in US dollars.
     pub(super) sees_costs: bool,
     pub(super) messages: messages::Keeping,
@@ -110,14 +108,19 @@ impl ActiveCall {
         attempt: impl for<'a> AsyncFn(Attempt<'a>, Vec<u8>) -> Result<T, AttemptError>,
     ) -> Result<T> {
         let mut last = Class::UnknownModel;
+        // Whether LiteLLM was synchronized because it refused the key, which is done once in a call.
+        let mut synchronized = false;
         for model in std::mem::take(&mut self.models) {
-            let body = request.body_for(&model.model_name, &model.config)?;
+            let body = || request.body_for(&model.model_name, &model.config);
             let limit = model.limit(self.times.model);
             let begun = Instant::now();
             let sent = Attempt { call_id: self.call_id, key: &key.secret, limit };
-            let mut answer = attempt(sent, body.clone()).await;
-            if is_refused_key(&answer) && self.synchronize().await {
-                answer = attempt(sent, body).await;
+            let mut answer = attempt(sent, body()?).await;
+            if is_refused_key(&answer) && !synchronized {
+                synchronized = true;
+                if self.synchronize().await {
+                    answer = attempt(sent, body()?).await;
+                }
             }
             let latency = begun.elapsed();
             self.upstream = self.upstream.saturating_add(latency);
@@ -140,12 +143,9 @@ impl ActiveCall {
         Err(self.failure(&last))
     }
 
-    /// Synchronizes LiteLLM with the call's team, once in a call: the database has accepted the key, so LiteLLM does
-    /// not have the team's present state yet. Returns whether that was done.
-    async fn synchronize(&mut self) -> bool {
-        if std::mem::replace(&mut self.synchronized, true) {
-            return false;
-        }
+    /// Synchronizes LiteLLM with the call's team: the database has accepted the key that LiteLLM refuses, so LiteLLM
+    /// does not have the team's present state yet. Returns whether that was done.
+    async fn synchronize(&self) -> bool {
         let synchronized = async {
             let desired = function!(litellm_desired_team(p_team_id: &self.team_id)).run().await?;
             sync::team(desired).await

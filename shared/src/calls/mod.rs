@@ -112,10 +112,8 @@ pub async fn begin(
     let function = beginning(key, place, request, times).await?.repeatable();
     let begun: BegunCall = match mutation.begin(function).await? {
         Beginning::Repeat(settled, outcome) => {
-            let settled: Settled = settled;
-            let settled = settled.seen(sees_costs);
             let outcome = serde_json::from_slice(&outcome).map_err(Error::internal)?;
-            return Ok(Begun::Repeat(Box::new((outcome, settled))));
+            return Ok(Begun::Repeat(Box::new((outcome, Settled::seen(settled, sees_costs)))));
         }
         Beginning::New(begun) => begun,
     };
@@ -139,7 +137,6 @@ pub async fn begin(
         upstream: Duration::ZERO,
         uncertain: false,
         refused: false,
-        synchronized: false,
         sees_costs,
         messages,
     })))

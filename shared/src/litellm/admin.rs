@@ -13,7 +13,7 @@ use axum::http::{Method, StatusCode};
 use rust_decimal::prelude::ToPrimitive;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, time::Duration};
 use uuid::Uuid;
 
 /// The desired state of a team in LiteLLM: the answer of `litellm_desired_team` in `migrations/functions/litellm.sql`.
@@ -85,13 +85,8 @@ impl DesiredTeam {
             }
             _ => false,
         };
-        let models: BTreeSet<&str> = has
-            .get("models")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+        let models = has.get("models").and_then(Value::as_array).into_iter().flatten();
+        let models: BTreeSet<&str> = models.filter_map(Value::as_str).collect();
         let same = [
             ("models", models == self.models().into_iter().collect()),
             ("max_budget", same_budget),
@@ -140,18 +135,20 @@ pub async fn create_team(desired: &DesiredTeam, marker: Uuid) -> Result<()> {
     accepted(answer, "/team/new").map(drop)
 }
 
-/// The fields of the team that LiteLLM has otherwise than desired; `None`: LiteLLM has no such team.
-pub async fn team_differences(desired: &DesiredTeam) -> Result<Option<Vec<&'static str>>> {
+/// What LiteLLM has of a team; `None`: it has no such team. LiteLLM also says so while its database is down; creating
+/// the team then fails too, so nothing is lost.
+async fn team_info(team_id: &TeamId) -> Result<Option<Map<String, Value>>> {
     #[derive(Deserialize)]
     struct Info {
         team_info: Map<String, Value>,
     }
-    let answer = ask(Method::GET, &format!("/team/info?team_id={}", desired.team_id), None::<&()>).await?;
-    if answer.status == StatusCode::NOT_FOUND {
-        // LiteLLM also answers this while its database is down. Creating the team then fails too.
-        return Ok(None);
-    }
-    let Info { team_info } = understood(accepted(answer, "/team/info")?, "/team/info")?;
+    let found: Option<Info> = found("/team/info", "team_id", team_id).await?;
+    Ok(found.map(|info| info.team_info))
+}
+
+/// The fields of the team that LiteLLM has otherwise than desired; `None`: LiteLLM has no such team.
+pub async fn team_differences(desired: &DesiredTeam) -> Result<Option<Vec<&'static str>>> {
+    let Some(team_info) = team_info(&desired.team_id).await? else { return Ok(None) };
     let mut differences = desired.differences(&team_info);
     if team_info.get("team_alias").and_then(Value::as_str) != Some(&desired.team_alias) {
         differences.push("team_alias");
@@ -166,11 +163,7 @@ pub async fn key_differences(desired: &DesiredTeam, hash: &str) -> Result<Option
     struct Info {
         info: Map<String, Value>,
     }
-    let answer = ask(Method::GET, &format!("/key/info?key={hash}"), None::<&()>).await?;
-    if answer.status == StatusCode::NOT_FOUND {
-        return Ok(None);
-    }
-    let Info { info } = understood(accepted(answer, "/key/info")?, "/key/info")?;
+    let Some(Info { info }) = found("/key/info", "key", hash).await? else { return Ok(None) };
     // LiteLLM remembers the keys that it has deleted.
     if info.get("status").and_then(Value::as_str) == Some("deleted") {
         return Ok(None);
@@ -185,22 +178,9 @@ pub async fn key_differences(desired: &DesiredTeam, hash: &str) -> Result<Option
 
 /// Deletes the team with its keys if its marker is `marker`. Succeeds also if LiteLLM has no such team.
 pub async fn delete_team(team_id: &TeamId, marker: Uuid) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Info {
-        team_info: Team,
-    }
-    #[derive(Deserialize)]
-    struct Team {
-        metadata: Option<Value>,
-    }
-    let answer = ask(Method::GET, &format!("/team/info?team_id={team_id}"), None::<&()>).await?;
-    if answer.status == StatusCode::NOT_FOUND {
-        // LiteLLM also answers this while its database is down. Creating the team then fails too, so nothing is lost.
-        return Ok(());
-    }
-    let Info { team_info } = understood(accepted(answer, "/team/info")?, "/team/info")?;
-    let ours =
-        team_info.metadata.and_then(|metadata| metadata.get(MARKER)?.as_str()?.parse().ok()) == Some(marker);
+    let Some(team) = team_info(team_id).await? else { return Ok(()) };
+    let ours = team.get("metadata").and_then(|metadata| metadata.get(MARKER)?.as_str()?.parse().ok())
+        == Some(marker);
     if ours {
         let answer = ask(Method::POST, "/team/delete", Some(&json!({ "team_ids": [team_id] }))).await?;
         if answer.status != StatusCode::NOT_FOUND {
@@ -231,6 +211,7 @@ pub async fn update_team(desired: &DesiredTeam) -> Result<()> {
     if !desired.revoked.is_empty() {
         delete_keys(&json!({ "keys": desired.revoked })).await?;
     }
+    let parallel_requests = desired.parallel_requests().await?;
     for key in &desired.keys {
         let mut body = desired.limits();
         if let Some(body) = body.as_object_mut() {
@@ -239,7 +220,7 @@ pub async fn update_team(desired: &DesiredTeam) -> Result<()> {
             // The key is blocked as well as the team: if one of the team's calls ends at this moment, LiteLLM may
             // restore an old copy of the team, but never of a key.
             body.insert("blocked".into(), desired.blocked.into());
-            body.insert("max_parallel_requests".into(), desired.parallel_requests().await?.into());
+            body.insert("max_parallel_requests".into(), parallel_requests.into());
             if let Some(seconds) = key.seconds_left {
                 body.insert("duration".into(), format!("{seconds}s").into());
             }
@@ -301,6 +282,19 @@ pub async fn is_alive(limit: Duration) -> bool {
     let Ok(key) = master_key().await else { return false };
     let answer = send(Method::GET, "/health/liveliness", &key, &[], vec![], limit).await;
     answer.is_ok_and(|answer| answer.status().is_success())
+}
+
+/// What LiteLLM answers about one of its things; `None`: it has no such thing.
+async fn found<T: for<'de> Deserialize<'de>>(
+    path: &str,
+    parameter: &str,
+    id: impl Display,
+) -> Result<Option<T>> {
+    let answer = ask(Method::GET, &format!("{path}?{parameter}={id}"), None::<&()>).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    understood(accepted(answer, path)?, path).map(Some)
 }
 
 async fn ask<T: Serialize>(method: Method, path: &str, body: Option<&T>) -> Result<Answer> {

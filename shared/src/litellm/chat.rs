@@ -248,28 +248,26 @@ impl Usage {
 
     /// The usage of two attempts together.
     pub fn plus(self, other: Usage) -> Usage {
-        let sum = |a: i64, b: i64| a.checked_add(b).filter(|sum| *sum <= TokenCount::MAX);
-        let plausible = !self.implausible && !other.implausible;
-        let tokens = (
-            sum(self.prompt_tokens, other.prompt_tokens),
-            sum(self.completion_tokens, other.completion_tokens),
-            sum(self.total_tokens, other.total_tokens),
-        );
-        let (Some(prompt_tokens), Some(completion_tokens), Some(total_tokens)) = tokens else {
-            return Usage::IMPLAUSIBLE;
-        };
-        let cost = match (self.cost, other.cost) {
-            (Some(cost), Some(more)) => match cost.saturating_add(more).plausible_cost() {
-                None => return Usage::IMPLAUSIBLE,
-                sum => sum,
-            },
-            _ => None,
-        };
-        if plausible {
-            Usage { prompt_tokens, completion_tokens, total_tokens, cost, implausible: false }
-        } else {
-            Usage::IMPLAUSIBLE
+        self.checked_plus(other).unwrap_or(Usage::IMPLAUSIBLE)
+    }
+
+    /// `None`: one of them, or the sum, is implausible.
+    fn checked_plus(self, other: Usage) -> Option<Usage> {
+        if self.implausible || other.implausible {
+            return None;
         }
+        let sum = |a: i64, b: i64| a.checked_add(b).filter(|sum| *sum <= TokenCount::MAX);
+        let cost = self.cost.zip(other.cost).map(|(cost, more)| cost.saturating_add(more));
+        Some(Usage {
+            prompt_tokens: sum(self.prompt_tokens, other.prompt_tokens)?,
+            completion_tokens: sum(self.completion_tokens, other.completion_tokens)?,
+            total_tokens: sum(self.total_tokens, other.total_tokens)?,
+            cost: match cost {
+                Some(cost) => Some(cost.plausible_cost()?),
+                None => None,
+            },
+            implausible: false,
+        })
     }
 }
 
@@ -277,14 +275,11 @@ impl From<Box<RawValue>> for Usage {
     fn from(said: Box<RawValue>) -> Self {
         #[derive(Deserialize)]
         struct Said {
-            #[serde(default)]
             prompt_tokens: Option<TokenCount>,
-            #[serde(default)]
             completion_tokens: Option<TokenCount>,
-            #[serde(default)]
             total_tokens: Option<TokenCount>,
             // In LiteLLM's log it is called `spend`.
-            #[serde(default, alias = "spend")]
+            #[serde(alias = "spend")]
             cost: Option<Usd>,
             #[serde(default)]
             implausible: bool,

@@ -46,60 +46,44 @@ fn bounded<E: serde::de::Error>(text: &str, min: Decimal, max: Decimal) -> Resul
         .ok_or_else(|| E::custom(format!("expected a number from {min} to {max} with at most 10 decimals")))
 }
 
-/// A budget in US dollars, 0 to 1,000,000,000.
-#[derive(Clone, Copy, ToSchema)]
-#[schema(value_type = f64, minimum = 0, maximum = 1_000_000_000, example = 25)]
-pub struct Budget(pub Usd);
+/// Amounts from a least to a greatest value.
+macro_rules! amounts {
+    ($($(#[$attribute:meta])* $name:ident: $min:expr, $max:expr;)*) => { $(
+        #[derive(Clone, Copy, ToSchema)]
+        $(#[$attribute])*
+        pub struct $name(pub Usd);
 
-impl<'de> Deserialize<'de> for Budget {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        decimal(deserializer, Decimal::ZERO, MAX_USD).map(|amount| Self(Usd(amount)))
-    }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                decimal(deserializer, $min, $max).map(|amount| Self(Usd(amount)))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.0.serialize(serializer)
+            }
+        }
+    )* };
 }
 
-impl Serialize for Budget {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
+amounts! {
+    /// A budget in US dollars, 0 to 1,000,000,000.
+    #[schema(value_type = f64, minimum = 0, maximum = 1_000_000_000, example = 25)]
+    Budget: Decimal::ZERO, MAX_USD;
 
-/// Credits for one US dollar, 0.0001 to 1,000,000.
-#[derive(Clone, Copy, ToSchema)]
-#[schema(value_type = f64, minimum = 0.0001, maximum = 1_000_000, example = 10)]
-pub struct Rate(pub Usd);
+    /// Credits for one US dollar, 0.0001 to 1,000,000.
+    #[schema(value_type = f64, minimum = 0.0001, maximum = 1_000_000, example = 10)]
+    Rate: Decimal::new(1, 4), Decimal::from(1_000_000);
+
+    /// Credits for 1,000 tokens whose cost is unknown, 0 to 1,000,000.
+    #[schema(value_type = f64, minimum = 0, maximum = 1_000_000, example = 1)]
+    UnpricedRate: Decimal::ZERO, Decimal::from(1_000_000);
+}
 
 impl Rate {
     /// The `credits_per_dollar` of a team whose creator gives none.
     pub const DEFAULT: Rate = Rate(Usd(Decimal::TEN));
-}
-
-impl<'de> Deserialize<'de> for Rate {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        decimal(deserializer, Decimal::new(1, 4), Decimal::from(1_000_000)).map(|rate| Self(Usd(rate)))
-    }
-}
-
-impl Serialize for Rate {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-/// Credits for 1,000 tokens whose cost is unknown, 0 to 1,000,000.
-#[derive(Clone, Copy, ToSchema)]
-#[schema(value_type = f64, minimum = 0, maximum = 1_000_000, example = 1)]
-pub struct UnpricedRate(pub Usd);
-
-impl<'de> Deserialize<'de> for UnpricedRate {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        decimal(deserializer, Decimal::ZERO, Decimal::from(1_000_000)).map(|rate| Self(Usd(rate)))
-    }
-}
-
-impl Serialize for UnpricedRate {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
 }
 
 /// The greatest number of something that a team may have: 0 to 1,000,000,000; 0 is no limit.
