@@ -69,6 +69,32 @@ impl Database {
         all
     }
 
+    /// Lets so many days pass: all that has happened is so many days longer ago. Ids stay as they are.
+    pub async fn days_pass(&self, days: i32) {
+        let statement = format!(
+            "DO $$ DECLARE v_row record; BEGIN
+                 SET LOCAL session_replication_role = replica; -- The ledger is append-only.
+                 FOR v_row IN
+                     SELECT c.oid::regclass AS name,
+                            string_agg(format('%1$I = %1$I - make_interval(hours => 24 * {days})', attname), ', ')
+                                AS changes
+                     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+                     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+                       AND atttypid = 'timestamptz'::regtype AND attnum > 0 AND NOT attisdropped
+                     GROUP BY c.oid
+                 LOOP
+                     EXECUTE format('UPDATE %s SET %s', v_row.name, v_row.changes);
+                 END LOOP;
+                 -- In two steps, so that no day is where another one still is.
+                 UPDATE usage_days SET day = day - 100000;
+                 UPDATE usage_days SET day = day + 100000 - {days};
+                 UPDATE usage_models SET day = day - 100000;
+                 UPDATE usage_models SET day = day + 100000 - {days};
+             END $$"
+        );
+        self.client.batch_execute(&statement).await.expect("days to pass");
+    }
+
     /// Another connection to it, as the application has it.
     pub async fn connect_as_application(&self) -> Client {
         let (user, password) = APPLICATION;

@@ -14,7 +14,7 @@ mod world;
 pub use answers::is_possible;
 pub use excuses::may_stay_unsettled;
 pub use limits::SAME_INSTANT;
-pub use world::of_world;
+pub use world::{bills, of_world};
 
 use crate::{
     history::{Kind, NEVER, Record},

@@ -42,7 +42,7 @@ const DISCOURAGED: Duration = Duration::from_millis(100);
 /// minute.
 const SETTLING: Duration = Duration::from_secs(75);
 
-/// How often upkeep is asked at the most until no cost is due any more.
+/// How often upkeep is asked at the most until all costs are known that LiteLLM knows.
 const RUNS_OF_UPKEEP: u32 = 100;
 
 /// What a token of a model without a price turns out to cost, in US dollars.
@@ -189,7 +189,7 @@ impl Soak {
         }
         self.rounds += 1;
         price_log(self.world.litellm());
-        round.come_to_rest(gives_up(&round)).await?;
+        round.come_to_rest(self.world.litellm(), gives_up(&round)).await?;
         let state = State::read(&*round.database.client().await?, &round.teams).await?;
         let history = std::mem::take(&mut *lock(&round.history));
         let faults = round.faults.all();
@@ -278,7 +278,7 @@ impl Round {
 
     /// Waits, within bounds, until nothing is under way, and ends what is overdue. With `hurry`, nobody waits for what
     /// may never come.
-    async fn come_to_rest(&self, hurry: bool) -> Result<()> {
+    async fn come_to_rest(&self, litellm: &StandIn, hurry: bool) -> Result<()> {
         // The last deadlines that are near pass.
         let near = "SELECT coalesce(max(extract(epoch FROM due - now())), 0)::float8 FROM (
                         SELECT expires_at AS due FROM jobs WHERE status IN ('pending', 'in_progress')
@@ -298,16 +298,16 @@ impl Round {
                       AND team_id = ANY ($1)";
         self.database.query(passes, &[&ids]).await?;
         self.ask(&self.expiry(), &mut Rng::new()).await;
-        // LiteLLM is asked once more for every cost that is not known.
+        // LiteLLM is asked for costs until everything that it knows is known. Others are asked for once more.
+        let billed: Vec<String> = audit::bills(litellm).await?.into_keys().collect();
         let due = "UPDATE calls SET cost_check_at = now() WHERE cost_check_at IS NOT NULL AND status <> 'open' \
-                   AND team_id = ANY ($1)";
-        self.database.query(due, &[&ids]).await?;
-        let left = "SELECT count(*) FROM calls WHERE cost_check_at <= now() AND team_id = ANY ($1)";
+                   AND team_id = ANY ($1) RETURNING call_id::text = ANY ($2)";
         for _ in 0..RUNS_OF_UPKEEP {
-            if self.database.query(left, &[&ids]).await?.iter().all(|row| row.get::<_, i64>(0) == 0) {
+            let asked = self.database.query(due, &[&ids, &billed]).await?;
+            self.ask(&self.expiry(), &mut Rng::new()).await;
+            if !asked.iter().any(|row| row.get(0)) {
                 break;
             }
-            self.ask(&self.expiry(), &mut Rng::new()).await;
         }
         Ok(())
     }

@@ -54,6 +54,42 @@ async fn adding_credits_lifts_a_used_up_budget() {
 }
 
 #[tokio::test]
+async fn litellms_budget_follows_a_team_from_hard_to_soft_and_back() {
+    let app = TestApp::start().await;
+    let group = app.model_group(&["expensive"]).await;
+    let team = app.team_with(json!({"credits_allocated": 9, "model_groups": [group]})).await;
+    let dollar = "[[prompt_tokens=1000]] [[completion_tokens=0]]";
+    let change = async |fields| {
+        app.admin().put(&format!("/api/teams/{}", team.id), fields).await.ok();
+    };
+    let answered = async || {
+        call(&team, &team.job().await, prompt(dollar)).await.ok();
+    };
+    let refused = async || {
+        let job = team.job().await;
+        eventually("the budget to be used up", async || {
+            (team.call(&job, "[[prompt_tokens=1]] [[completion_tokens=0]]").await.status == 402).then_some(())
+        })
+        .await;
+    };
+    answered().await;
+    refused().await;
+
+    change(json!({"budget_mode": "soft"})).await;
+    for _ in 0..3 {
+        answered().await;
+    }
+    // Ten credits are a dollar.
+    change(json!({"credit_limit": 11})).await;
+    refused().await;
+    change(json!({"credit_limit": 91})).await;
+    answered().await;
+    change(json!({"budget_mode": "hard"})).await;
+    refused().await;
+    app.check_invariants().await;
+}
+
+#[tokio::test]
 async fn litellms_own_rate_limit_is_429_with_its_retry_after_and_no_other_model_is_tried() {
     let app = TestApp::start().await;
     let Some(stand_in) = app.stand_in() else { return };

@@ -58,6 +58,23 @@ async fn sums_are_decimal_and_exact() {
 }
 
 #[tokio::test]
+async fn what_a_small_call_costs_is_as_short_as_it_is_exact() {
+    let app = TestApp::start().await;
+    let team = app.team(1).await;
+    let job = team.job().await;
+    // As floats, 31 and 32 times $0.15 for a million tokens add up to 0.0000094500000000000005 or the like.
+    for number in [31, 31] {
+        let answer = call(&team, &job, prompt(&tokens(number, 0))).await;
+        answer.ok();
+    }
+    let completed = team.complete(&job, "completed").await;
+    for text in [&completed.text, &read_as_text(&team, &job).await] {
+        assert!(text.contains(r#""total_cost_usd":0.0000093,"#), "{text}");
+    }
+    app.check_invariants().await;
+}
+
+#[tokio::test]
 async fn a_tiny_cost_that_litellm_prints_in_scientific_notation_is_not_lost() {
     let app = TestApp::start().await;
     let team = app.team(1).await;

@@ -2,6 +2,7 @@
 //! something breaks.
 
 mod answers;
+mod booking;
 mod budgets;
 mod costs;
 mod delivered;

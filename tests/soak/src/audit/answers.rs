@@ -18,7 +18,8 @@ impl Audit<'_> {
     pub(super) fn answers(&mut self) {
         for record in self.history {
             if !is_possible(record, self.faults) {
-                self.violated(rules::POSSIBLE_ANSWER, told(record));
+                let seen = format!("{}; {}", told(record), self.last_faults(record));
+                self.violated(rules::POSSIBLE_ANSWER, seen);
             }
             let passes = [429, 502, 503, 504].contains(&record.heard.status)
                 || record.heard.code() == "idempotency_in_progress";

@@ -56,6 +56,20 @@ impl Audit<'_> {
         is_felt(self.faults, part, during(record))
     }
 
+    /// The last fault of each part before a request ended, with the time from its end to the request.
+    pub(super) fn last_faults(&self, record: &Record) -> String {
+        let mut last: Vec<&Fault> = vec![];
+        for fault in self.faults.iter().filter(|fault| fault.during.from <= record.end).rev() {
+            if !last.iter().any(|other| other.part == fault.part) {
+                last.push(fault);
+            }
+        }
+        let since = |fault: &&Fault| {
+            format!("{:?} {}, {} µs ago", fault.part, fault.how, record.start.saturating_sub(fault.during.to))
+        };
+        last.iter().map(since).collect::<Vec<_>>().join("; ")
+    }
+
     /// Whether what became of a request's call was perhaps written only after the answer: the database was away.
     pub(super) fn is_settled_later(&self, record: &Record) -> bool {
         self.meets(record, Part::Database)

@@ -9,6 +9,7 @@ use crate::{
     world::{ADMIN_KEY, World},
 };
 use anyhow::{Context, Result};
+use litellm_stand_in::StandIn;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -27,19 +28,16 @@ pub async fn of_world(world: &World, teams: &[Team], history: &[Record]) -> Resu
 
 /// What LiteLLM has billed for a call.
 #[derive(Clone, Copy, Default)]
-struct Bill {
+pub struct Bill {
     tokens: i64,
     cost: f64,
 }
 
-/// What LiteLLM has billed for each call is what is kept of it.
-async fn bill(world: &World, client: &tokio_postgres::Client) -> Result<Vec<Violation>> {
-    let rows = reqwest::Client::new()
-        .get(format!("{}/spend/logs", world.litellm().url()))
-        .bearer_auth(world.litellm().master_key())
-        .send()
-        .await?;
-    let rows: Vec<Value> = rows.json().await.context("LiteLLM's spend log")?;
+/// What LiteLLM has billed for each call, by the call's id.
+pub async fn bills(litellm: &StandIn) -> Result<BTreeMap<String, Bill>> {
+    let log = reqwest::Client::new().get(format!("{}/spend/logs", litellm.url()));
+    let rows: Vec<Value> =
+        log.bearer_auth(litellm.master_key()).send().await?.json().await.context("LiteLLM's spend log")?;
     let mut billed: BTreeMap<String, Bill> = BTreeMap::new();
     for row in &rows {
         let call = row["litellm_call_id"].as_str().unwrap_or_default().to_owned();
@@ -47,6 +45,12 @@ async fn bill(world: &World, client: &tokio_postgres::Client) -> Result<Vec<Viol
         bill.tokens += row["total_tokens"].as_i64().unwrap_or_default();
         bill.cost += row["spend"].as_f64().unwrap_or_default();
     }
+    Ok(billed)
+}
+
+/// What LiteLLM has billed for each call is what is kept of it.
+async fn bill(world: &World, client: &tokio_postgres::Client) -> Result<Vec<Violation>> {
+    let mut billed = bills(world.litellm()).await?;
     let calls = "SELECT call_id::text, status, total_tokens, cost_usd::float8, attempts::text, \
                         settled_at IS NOT NULL, cost_check_at IS NOT NULL FROM calls";
     let mut violations = vec![];
