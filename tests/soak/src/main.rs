@@ -1,6 +1,6 @@
 //! Drives the application at random and audits it, for as long as it is told.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use soak::{
     driver::{Options, Soak, Weather},
@@ -65,7 +65,11 @@ async fn main() -> Result<()> {
         std::fs::write(file, format!("{:#}\n", report.to_json()))
             .with_context(|| file.display().to_string())?;
     }
-    ensure!(report.violations().is_empty(), "violated");
+    if !report.violations().is_empty() {
+        let file = std::env::temp_dir().join(format!("soak-{}.log", options.seed));
+        std::fs::write(&file, soak.world.logs()).with_context(|| file.display().to_string())?;
+        bail!("violated; what the hosts have logged is in {}", file.display());
+    }
     if let Some(file) = &arguments.dump {
         let mut pg_dump = Command::new("pg_dump");
         pg_dump

@@ -91,7 +91,8 @@ impl World {
     /// Starts one in which everything can fail: with a database server and host processes of its own, and proxies
     /// between them.
     pub async fn start_shaky(mutant: Option<&Mutant>) -> Result<Self> {
-        let postgres = Postgres::start(&["max_connections=120"]).await?;
+        // Each component of each host keeps as many connections as it once had at the same time.
+        let postgres = Postgres::start(&["max_connections=500"]).await?;
         let server = postgres.superuser_url().to_owned();
         let setup = Setup { hosts: HOSTS, postgres: Some(postgres), variables: variables() };
         let application = faults::Application::start_with(setup).await;
