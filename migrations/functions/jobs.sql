@@ -19,7 +19,7 @@ BEGIN
     ELSIF v_actors_team <> v_team_id THEN
         PERFORM fail('LJ002', format('API key does not belong to team ''%s''', v_team_id));
     END IF;
-    PERFORM sweep_team(v_team_id);
+    PERFORM sweep_team(v_team_id, p_recent => true);
     INSERT INTO jobs (job_id, team_id, terms_id, user_id, job_type, metadata, created_at, expires_at)
     SELECT id, v_team_id, terms_id, p_user_id, p_job_type, p_metadata,
            now(), now() + make_interval(secs => p_lifetime_seconds)
@@ -27,10 +27,16 @@ BEGIN
     ON CONFLICT DO NOTHING
     RETURNING * INTO v_row;
     IF FOUND THEN
-        SELECT a.allocated - a.used - a.held AS available, a.floor, a.held,
-               nullif(coalesce(t.limit_open_jobs, (p_limits ->> 'open_jobs')::bigint), 0) AS most_jobs
-        INTO v_account
-        FROM credit_accounts a JOIN teams t USING (team_id) WHERE a.team_id = v_team_id FOR NO KEY UPDATE OF a;
+        LOOP
+            SELECT a.allocated - a.used - a.held AS available, a.floor, a.held,
+                   nullif(coalesce(t.limit_open_jobs, (p_limits ->> 'open_jobs')::bigint), 0) AS most_jobs
+            INTO v_account
+            FROM credit_accounts a JOIN teams t USING (team_id) WHERE a.team_id = v_team_id FOR NO KEY UPDATE OF a;
+            EXIT WHEN v_account.available - 1 >= v_account.floor
+                AND coalesce(v_account.held < v_account.most_jobs, true);
+            -- Perhaps jobs are in the way that have been overdue for long.
+            EXIT WHEN (sweep_team(v_team_id)).ended = 0;
+        END LOOP;
         IF v_account.available - 1 < v_account.floor THEN
             PERFORM fail('LJ005', format('Insufficient credits. Required: 1, Available: %s', v_account.available));
         ELSIF v_account.held >= v_account.most_jobs THEN

@@ -2,6 +2,12 @@
 
 -- Upkeep.
 
+-- When each step of the upkeep last succeeded.
+CREATE TABLE upkeep_steps (
+    step text PRIMARY KEY,
+    succeeded_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
 -- Deletion.
 
 -- Bounded answers.

@@ -5,7 +5,7 @@
 //! loses none. An alert carries its id, by which a receiver can recognize a duplicate, and a signature.
 //!
 //! Nothing here runs on a timer: due alerts are sent after a job is completed, credits are corrected or a team is
-//! suspended, and by `POST /api/jobs/expire`, which a timer should request. The components that make calls can reach
+//! suspended, and by `POST /api/upkeep`, which a timer should request. The components that make calls can reach
 //! only the database and LiteLLM, so the alerts that their calls raise are sent on the next of these occasions.
 //!
 //! `x-webhook-signature: sha256=<hex>` is the HMAC-SHA256, with the variable `webhook_secret`, of

@@ -20,7 +20,16 @@ struct Metrics {
     credits: Credits,
     /// The upper bounds of the latency histogram's buckets, in milliseconds, ascending.
     latency_bounds: Vec<i64>,
+    upkeep: Vec<Upkeep>,
     calls: Vec<Calls>,
+}
+
+/// When a step of the upkeep last succeeded.
+#[derive(Deserialize)]
+struct Upkeep {
+    step: String,
+    /// Seconds since 1970.
+    succeeded_at: i64,
 }
 
 #[derive(Deserialize)]
@@ -68,7 +77,7 @@ pub async fn get() -> Result<Response> {
 }
 
 fn write(out: &mut String, metrics: &Metrics) -> fmt::Result {
-    let Metrics { jobs, credits, latency_bounds, calls } = metrics;
+    let Metrics { jobs, credits, latency_bounds, upkeep, calls } = metrics;
     family(out, "llm_jobs_jobs_created_total", "counter", "Jobs that were created.")?;
     writeln!(out, "llm_jobs_jobs_created_total {}", jobs.created)?;
     family(out, "llm_jobs_jobs_ended_total", "counter", "Jobs that have ended, by how.")?;
@@ -92,6 +101,11 @@ fn write(out: &mut String, metrics: &Metrics) -> fmt::Result {
         [("allocated", credits.allocated), ("used", credits.used), ("reserved", credits.reserved)]
     {
         writeln!(out, "llm_jobs_credits{{state=\"{state}\"}} {number}")?;
+    }
+    let name = "llm_jobs_upkeep_last_success_timestamp_seconds";
+    family(out, name, "gauge", "When each step of the upkeep last succeeded.")?;
+    for Upkeep { step, succeeded_at } in upkeep {
+        writeln!(out, "{name}{{step=\"{step}\"}} {succeeded_at}")?;
     }
     family(out, "llm_jobs_calls_total", "counter", "Calls that have ended, by how.")?;
     for group in calls {

@@ -1,4 +1,4 @@
-//! Upkeep: what a timer should ask for every few minutes, and putting LiteLLM right for a team.
+//! Upkeep: what a timer should ask for every minute, and putting LiteLLM right for a team.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,14 +9,15 @@
 )]
 
 mod costs;
-mod expire;
 mod resync;
+mod upkeep;
 
 use shared::http::Api;
 use std::sync::LazyLock;
 
 /// The routes of this component.
-pub static API: LazyLock<Api> = LazyLock::new(|| shared::api![Admin: expire::expire, Admin: resync::resync]);
+pub static API: LazyLock<Api> =
+    LazyLock::new(|| shared::api![Admin: upkeep::upkeep, Admin: upkeep::expire, Admin: resync::resync]);
 
 #[cfg(target_family = "wasm")]
 #[spin_sdk::http_service]

@@ -115,7 +115,7 @@ impl Round {
 
     /// Ending what is overdue everywhere.
     pub(crate) fn expiry(&self) -> Intent {
-        self.intent(Kind::Expire, 0, By::Admin, "/api/jobs/expire".into(), json!({}))
+        self.intent(Kind::Expire, 0, By::Admin, "/api/upkeep".into(), json!({}))
     }
 
     fn knows_job(&self, team: usize, heard: &Heard) {

@@ -279,7 +279,7 @@ impl Session {
 
     /// `sweep_team`.
     pub async fn sweep_team(&self, team: &str) -> Answer {
-        self.call("SELECT sweep_team($1)::text", &[&team]).await
+        self.call("SELECT to_json(expired)::text FROM sweep_team($1)", &[&team]).await
     }
 
     /// `adjust_credits`, at ten cents for each.

@@ -115,7 +115,6 @@ async fn every_change_of_the_admin_is_written_down_once_with_what_was_asked() {
             json!({"metadata": {"a": 1}}),
         ),
         (&post, "/api/jobs/{job_id}/complete", "/api/jobs/JOB/complete", json!({"status": "cancelled"})),
-        (&post, "/api/jobs/expire", "/api/jobs/expire", Value::Null),
         (&delete, "/api/teams/{team_id}", "/api/teams/TEAM", Value::Null),
         (&delete, "/api/model-access-groups/{group_name}", "/api/model-access-groups/All", Value::Null),
         (&delete, "/api/model-groups/{group_name}", "/api/model-groups/Chat", Value::Null),

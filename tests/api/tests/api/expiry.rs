@@ -152,7 +152,7 @@ async fn jobs_that_expire_while_all_touch_the_team_give_back_each_credit_once() 
     app.check_invariants().await;
 }
 
-/// `POST /api/jobs/expire`
+/// `POST /api/upkeep`
 #[tokio::test]
 async fn upkeep_ends_what_is_overdue_in_all_teams_at_once() {
     let app = TestApp::start().await;
@@ -165,10 +165,10 @@ async fn upkeep_ends_what_is_overdue_in_all_teams_at_once() {
     let list = teams[2].client.get(&format!("/api/teams/{}/jobs?limit=1", teams[2].id)).await.ok();
     teams[2].complete(list["jobs"][0]["job_id"].as_str().expect("an id"), "completed").await.ok();
     pass_deadline(&app).await;
-    assert_eq!(teams[0].client.post("/api/jobs/expire", json!({})).await.status, 401, "it is the admin's");
+    assert_eq!(teams[0].client.post("/api/upkeep", json!({})).await.status, 401, "it is the admin's");
 
     let admin = app.admin();
-    let upkeep = || admin.post("/api/jobs/expire", json!({}));
+    let upkeep = || admin.post("/api/upkeep", json!({}));
     let twice = futures::join!(upkeep(), upkeep());
 
     // Who both find the same job overdue may both count it.
@@ -182,9 +182,14 @@ async fn upkeep_ends_what_is_overdue_in_all_teams_at_once() {
     let held = "SELECT sum(held)::bigint FROM credit_accounts";
     assert_eq!(app.database.client.query_one(held, &[]).await.expect("a sum").get::<_, i64>(0), 0);
     let nothing = upkeep().await.ok();
-    let expected = json!({"expired_jobs": 0, "months_made": 0, "months_dropped": 0, "costs_found": 0});
-    assert_eq!(nothing, expected);
-    let unknown = app.admin().post("/api/jobs/expire", json!({"team_id": teams[0].id})).await;
+    assert_eq!(
+        (&nothing["expired"], &nothing["expired_jobs"], &nothing["more"]),
+        (&json!(0), &json!(0), &json!(false))
+    );
+    for (name, step) in nothing["steps"].as_object().expect("the steps") {
+        assert_eq!(step, &json!({"done": 0, "more": false, "error": null}), "{name}");
+    }
+    let unknown = app.admin().post("/api/upkeep", json!({"team_id": teams[0].id})).await;
     assert_eq!((unknown.status.as_u16(), &unknown.body["code"]), (400, &json!("invalid_request")));
     app.check_invariants().await;
 }

@@ -143,7 +143,7 @@ async fn metrics_count_what_has_happened() {
         .post("/api/jobs/create", json!({"team_id": other.id, "job_type": "x", "expires_in_seconds": 1}));
     late.await.ok();
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-    app.admin().post("/api/jobs/expire", json!({})).await.ok();
+    app.admin().post("/api/upkeep", json!({})).await.ok();
 
     let scrape = scrape(&app).await;
 
@@ -222,7 +222,7 @@ async fn counters_never_go_back_also_when_a_team_is_deleted_or_a_month_dropped()
     let before = scrape(&app).await;
     let delete = app.admin().request(reqwest::Method::DELETE, &format!("/api/teams/{}", team.id));
     Answer::of(delete).await.ok();
-    app.admin().post("/api/jobs/expire", json!({})).await.ok();
+    app.admin().post("/api/upkeep", json!({})).await.ok();
     let after = scrape(&app).await;
     for (series, value) in before.samples {
         if !series.0.starts_with("llm_jobs_credits") {

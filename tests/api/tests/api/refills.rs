@@ -150,7 +150,7 @@ async fn a_due_refill_is_made_once_however_many_touch_the_account_at_once() {
                 0 => team.balance().map(drop).boxed(),
                 1 => team.job().map(drop).boxed(),
                 2 => async { drop(app.admin().get("/api/teams").await.ok()) }.boxed(),
-                3 => async { drop(app.admin().post("/api/jobs/expire", json!({})).await.ok()) }.boxed(),
+                3 => async { drop(app.admin().post("/api/upkeep", json!({})).await.ok()) }.boxed(),
                 4 => async { drop(team.client.get(&format!("/api/teams/{}/jobs", team.id)).await.ok()) }
                     .boxed(),
                 _ => async { drop(team.client.get(&format!("/api/teams/{}", team.id)).await.ok()) }.boxed(),
@@ -266,7 +266,7 @@ async fn upkeep_refills_all_teams_but_those_that_are_gone() {
     let path = format!("/api/teams/{}", gone.id);
     Answer::of(app.admin().request(reqwest::Method::DELETE, &path)).await.ok();
     let_pass(&app, "8 days").await;
-    app.admin().post("/api/jobs/expire", json!({})).await.ok();
+    app.admin().post("/api/upkeep", json!({})).await.ok();
     let ledger =
         "SELECT team_id, count(*) FROM credit_transactions WHERE transaction_type = 'refill' GROUP BY 1";
     let rows = app.database.client.query(ledger, &[]).await.expect("the ledger");

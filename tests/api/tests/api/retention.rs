@@ -44,7 +44,7 @@ async fn old_job(app: &TestApp, team: &Team, months: u32) -> (String, String) {
 }
 
 async fn upkeep(app: &TestApp) -> Value {
-    app.admin().post("/api/jobs/expire", json!({})).await.ok()
+    app.admin().post("/api/upkeep", json!({})).await.ok()
 }
 
 #[tokio::test]
@@ -64,7 +64,10 @@ async fn months_that_are_over_long_enough_go_and_their_ledger_and_usage_stay() {
 
     let done = upkeep(&app).await;
 
-    assert_eq!((&done["months_dropped"], &done["months_made"]), (&json!(1), &json!(0)));
+    assert_eq!(
+        (&done["steps"]["old_months"]["done"], &done["steps"]["months"]["done"]),
+        (&json!(1), &json!(0))
+    );
     old.client.get(&format!("/api/jobs/{old_id}")).await.refused(404, "not_found", "Job not found");
     assert_eq!(last.read(&last_id).await["total_calls"], 1, "one month besides the current one is kept");
     assert_eq!(now.read(&new_id).await["status"], "pending");
@@ -74,7 +77,7 @@ async fn months_that_are_over_long_enough_go_and_their_ledger_and_usage_stay() {
     assert_eq!(old.balance().await["credits_used"], 1);
     let listed = old.client.get(&format!("/api/teams/{}/jobs", old.id)).await.ok();
     assert_eq!(listed["jobs"], json!([]));
-    assert_eq!(upkeep(&app).await["months_dropped"], 0);
+    assert_eq!(upkeep(&app).await["steps"]["old_months"]["done"], 0);
     let job = old.job().await;
     old.complete(&job, "completed").await.ok();
 }
@@ -84,7 +87,7 @@ async fn without_a_limit_no_month_goes() {
     let app = app_keeping(0).await;
     let team = app.team(5).await;
     let (id, _) = old_job(&app, &team, 30).await;
-    assert_eq!(upkeep(&app).await["months_dropped"], 0);
+    assert_eq!(upkeep(&app).await["steps"]["old_months"]["done"], 0);
     assert_eq!(team.read(&id).await["total_calls"], 1);
     app.check_invariants().await;
 }
@@ -97,9 +100,9 @@ async fn upkeep_makes_the_months_to_come() {
     let drop = format!("DROP TABLE {newest}, {}", newest.replace("jobs", "calls"));
     app.database.client.batch_execute(&drop).await.expect("a month less");
     let twice = futures::join!(upkeep(&app), upkeep(&app));
-    let made = [&twice.0, &twice.1].map(|done| done["months_made"].as_i64().expect("a number"));
+    let made = [&twice.0, &twice.1].map(|done| done["steps"]["months"]["done"].as_i64().expect("a number"));
     assert_eq!(made.iter().sum::<i64>(), 1);
-    assert_eq!(upkeep(&app).await["months_made"], 0);
+    assert_eq!(upkeep(&app).await["steps"]["months"]["done"], 0);
     let exists = "SELECT to_regclass($1::text) IS NOT NULL";
     assert!(app.database.client.query_one(exists, &[&newest]).await.expect("an answer").get::<_, bool>(0));
     app.check_invariants().await;

@@ -144,7 +144,7 @@ async fn listening_team(app: &TestApp, receiver: &Receiver, credits: i64) -> Tea
 /// Makes everything that did not arrive due again, and lets upkeep send it.
 async fn retry(app: &TestApp) {
     sql(app, "UPDATE alerts SET next_attempt_at = now() - interval '1 second'").await;
-    app.admin().post("/api/jobs/expire", json!({})).await.ok();
+    app.admin().post("/api/upkeep", json!({})).await.ok();
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn an_alert_that_was_not_taken_is_sent_again_until_it_is() {
     *receiver.desk.statuses.lock().expect("statuses") = vec![302, 404, 500];
     suspend(&app, &team).await.ok();
     receiver.got_just(1).await;
-    app.admin().post("/api/jobs/expire", json!({})).await.ok();
+    app.admin().post("/api/upkeep", json!({})).await.ok();
     receiver.got_just(1).await;
     let alert = listed(&app, &team).await.remove(0);
     assert_eq!((&alert["delivery_attempts"], &alert["delivered_at"]), (&json!(1), &Value::Null));

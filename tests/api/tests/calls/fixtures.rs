@@ -135,7 +135,7 @@ pub async fn finally_charged(team: &Team, job: &str) -> Value {
 
 /// What the upkeep has done that a timer asks for.
 pub async fn upkeep(app: &TestApp) -> Value {
-    app.admin().post("/api/jobs/expire", json!({})).await.ok()
+    app.admin().post("/api/upkeep", json!({})).await.ok()
 }
 
 /// Runs a statement that is not the application's.

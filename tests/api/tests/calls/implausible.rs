@@ -179,7 +179,7 @@ async fn a_cost_in_litellms_log_that_can_not_be_true_is_not_taken_either() {
     let job = team.job().await;
     let answer = team.call(&job, "[[prompt_tokens=10]] [[completion_tokens=5]] x").await.ok();
     stand_in.set_spend(answer["call_id"].as_str().expect("an id"), -3.0);
-    assert_eq!(upkeep(&app).await["costs_found"], 0);
+    assert_eq!(upkeep(&app).await["steps"]["costs"]["done"], 0);
     let call = team.read(&job).await["calls"][0].clone();
     assert_eq!((&call["cost_usd"], &call["tokens"]), (&json!(null), &json!(15)), "{call}");
     team.complete(&job, "completed").await.ok();

@@ -102,7 +102,7 @@ async fn what_was_kept_long_enough_is_out_of_sight_at_once_and_gone_after_upkeep
         read["calls"][0].get("messages").is_none() && read["calls"][0].get("response").is_none(),
         "{read}"
     );
-    app.admin().post("/api/jobs/expire", json!({})).await.ok();
+    app.admin().post("/api/upkeep", json!({})).await.ok();
     let left = app.database.client.query("SELECT job_id::text FROM call_messages", &[]).await.expect("rows");
     assert_eq!(
         left.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>(),

@@ -218,19 +218,19 @@ async fn tokens_without_a_price_are_charged_at_once_and_put_right_when_a_price_c
     assert_eq!(alerts[0]["details"], json!({"model": "unpriced", "job_id": job}));
 
     // LiteLLM still has no price.
-    assert_eq!(upkeep(&app).await["costs_found"], 0);
+    assert_eq!(upkeep(&app).await["steps"]["costs"]["done"], 0);
     assert_eq!(charge(&team.read(&job).await), (300, false));
     assert_eq!(stand_in.set_spend(call_id, 2.05), 1);
-    assert_eq!(upkeep(&app).await["costs_found"], 0, "it is not asked again at once");
+    assert_eq!(upkeep(&app).await["steps"]["costs"]["done"], 0, "it is not asked again at once");
     sql(&app, "UPDATE calls SET cost_check_at = now() WHERE cost_check_at IS NOT NULL").await;
-    assert_eq!(upkeep(&app).await["costs_found"], 1);
+    assert_eq!(upkeep(&app).await["steps"]["costs"]["done"], 1);
 
     let read = team.read(&job).await;
     assert_eq!((charge(&read), &read["total_cost_usd"]), ((21, true), &json!(2.05)));
     let rows = [row("deduction", 300, COMPLETED), row("refund", 279, LATE)];
     assert_eq!(ledger_of(&app, &team, &job).await, rows);
     assert_used(&app, &team, 21).await;
-    assert_eq!(upkeep(&app).await["costs_found"], 0);
+    assert_eq!(upkeep(&app).await["steps"]["costs"]["done"], 0);
     app.check_invariants().await;
 }
 
@@ -267,7 +267,7 @@ async fn after_seven_days_without_a_price_what_was_charged_is_final() {
             &format!("UPDATE calls SET cost_check_at = now(), created_at = now() - interval '{days} days'"),
         )
         .await;
-        assert_eq!(upkeep(&app).await["costs_found"], 0);
+        assert_eq!(upkeep(&app).await["steps"]["costs"]["done"], 0);
         assert_eq!(charge(&team.read(&job).await), (5, is_final), "{days} days");
     }
     app.check_invariants().await;
@@ -290,14 +290,14 @@ async fn a_cost_that_litellm_writes_down_late_is_asked_for_until_it_is_there() {
         settled.then_some(())
     })
     .await;
-    assert_eq!(upkeep(&app).await["costs_found"], 0);
+    assert_eq!(upkeep(&app).await["steps"]["costs"]["done"], 0);
     let read = team.read(&job).await;
     // 3,000 tokens of the model that answered, whose cost is unknown with that of the other.
     assert_eq!((charge(&read), &read["total_cost_usd"]), ((3, false), &json!(null)));
 
     stand_in.set_spend_log_late(false);
     sql(&app, "UPDATE calls SET cost_check_at = now() WHERE cost_check_at IS NOT NULL").await;
-    assert_eq!(upkeep(&app).await["costs_found"], 1);
+    assert_eq!(upkeep(&app).await["steps"]["costs"]["done"], 1);
 
     let read = team.read(&job).await;
     assert_eq!((charge(&read), &read["total_cost_usd"]), ((31, true), &json!(3.0035)));

@@ -162,6 +162,7 @@ pub async fn recipe(route: &str, world: &World<'_>) -> Recipe {
         "POST /api/jobs/{job_id}/complete" => {
             at(format!("/api/jobs/{job}/complete")).body(json!({"status": "completed"}))
         }
+        "POST /api/upkeep" => at("/api/upkeep".into()),
         "POST /api/jobs/expire" => at("/api/jobs/expire".into()),
         "POST /api/jobs/{job_id}/llm-call" => at(format!("/api/jobs/{job}/llm-call")).body(call),
         "POST /api/jobs/{job_id}/llm-call-stream" => {

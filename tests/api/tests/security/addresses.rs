@@ -122,7 +122,7 @@ async fn addresses_in_what_the_admin_writes_are_called_by_nobody() {
     assert!(team.call(&job, "hello").await.status.is_server_error(), "no such model");
     team.complete(&job, "completed").await.ok();
     admin.put(&format!("/api/teams/{}/suspend", team.id), json!({})).await.ok();
-    admin.post("/api/jobs/expire", json!({})).await.ok();
+    admin.post("/api/upkeep", json!({})).await.ok();
     assert_eq!(trap.callers(), 0);
 }
 
@@ -201,7 +201,7 @@ fn sending_to(hosts: &str) -> Options {
 async fn raise(app: &TestApp, url: &str) -> Team {
     let team = app.team_with(json!({"credits_allocated": 1, "webhook_url": url})).await;
     app.admin().put(&format!("/api/teams/{}/suspend", team.id), json!({})).await.ok();
-    app.admin().post("/api/jobs/expire", json!({})).await.ok();
+    app.admin().post("/api/upkeep", json!({})).await.ok();
     team
 }
 
@@ -239,7 +239,7 @@ async fn a_webhook_to_a_host_that_the_deployment_does_not_name_is_not_called_how
             }
         }
     }
-    app.admin().post("/api/jobs/expire", json!({})).await.ok();
+    app.admin().post("/api/upkeep", json!({})).await.ok();
     let tried = "SELECT count(*) FROM alerts WHERE attempts > 0";
     eventually("ten tries", async || {
         let count = app.database.client.query_one(tried, &[]).await.expect("a count").get::<_, i64>(0);

@@ -216,7 +216,7 @@ async fn a_cost_that_comes_late_is_charged_once_wherever_the_connection_breaks()
                         "credits_per_1k_tokens_unpriced": 0, "model_groups": [group]});
     let team = app.admin().new_team(fields).await;
     let admin = app.admin();
-    let upkeep = || post(&admin, "/api/jobs/expire", &json!({}), None);
+    let upkeep = || post(&admin, "/api/upkeep", &json!({}), None);
     let due = async || {
         let due = "UPDATE calls SET cost_check_at = now() WHERE cost_check_at IS NOT NULL";
         app.database.connect().await.batch_execute(due).await.expect("asked again");
@@ -232,7 +232,7 @@ async fn a_cost_that_comes_late_is_charged_once_wherever_the_connection_breaks()
     for direction in DIRECTIONS {
         charged_without().await;
         let before = app.to_database.passed(direction);
-        assert_eq!(answer_to(upkeep(), "uncut").await.ok()["costs_found"], 1);
+        assert_eq!(answer_to(upkeep(), "uncut").await.ok()["steps"]["costs"]["done"], 1);
         let length = app.to_database.passed(direction) - before;
         let mut missed = 0;
         for at in places(length, 25) {

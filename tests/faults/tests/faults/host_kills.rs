@@ -53,7 +53,7 @@ async fn calls_and_streams_of_a_killed_host_end_by_their_deadline_and_no_credit_
     .await;
     assert_eq!(team.balance().await["credits_reserved"], 3, "its hold is released");
     let_deadlines_pass(&app).await;
-    app.admin().post("/api/jobs/expire", json!({})).await.ok();
+    app.admin().post("/api/upkeep", json!({})).await.ok();
     assert_eq!(app.number(OPEN).await, 0);
     let abandoned = "SELECT count(*) FROM calls WHERE status IN ('abandoned', 'cancelled')";
     assert_eq!(app.number(abandoned).await, 3);

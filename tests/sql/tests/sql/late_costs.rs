@@ -259,7 +259,8 @@ async fn a_call_without_a_cost_is_asked_about_at_growing_intervals_for_seven_day
         assert_eq!(world.take_unpriced_calls(9).await, [(job, call, false)], "{age}");
         assert_eq!(world.take_unpriced_calls(9).await, [], "{age}: it is taken");
         let next = format!(
-            "SELECT cost_check_at BETWEEN now() + interval '{wait}' - interval '1 minute' AND now() + interval '{wait}'
+            "SELECT cost_check_at BETWEEN now() + interval '{wait}' - interval '1 minute'
+                                      AND now() + interval '{wait}' + interval '1 minute'
              FROM calls"
         );
         assert_eq!(world.text(&next).await, "true", "{age}");

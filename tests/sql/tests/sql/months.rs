@@ -162,6 +162,113 @@ async fn a_month_that_has_rows_elsewhere_is_left_out_and_those_after_it_are_made
 }
 
 #[tokio::test]
+async fn jobs_without_a_months_table_get_one_and_are_as_they_were() {
+    let world = World::new().await;
+    world.allow_ids_of_other_days().await;
+    let team = world.team(50).await;
+    let this = month(&world, 0).await;
+    world.run(&format!("DROP TABLE jobs_{this}, calls_{this}")).await.done();
+    let mut jobs = vec![];
+    for days in [-70, -40, 0] {
+        jobs.push(job_of(&world, &team, days).await);
+    }
+    // By a clock that was wrong.
+    jobs.push(job_of(&world, &team, 400).await);
+    let (open, call) = (world.job(&team).await, world.job(&team).await);
+    let call = (call, world.opened_call(&team, call).await);
+    let everything = "SELECT (SELECT json_agg(j ORDER BY job_id) FROM jobs j)::text
+                          || (SELECT json_agg(c ORDER BY call_id) FROM calls c)";
+    let before = world.text(everything).await;
+    world.check_invariants().await;
+    assert_eq!(world.text("make_months(2)").await, "0", "not where there are rows");
+
+    for more in [true, false] {
+        let adopted = world.call("SELECT adopt_other_months()::text", &[]).await.done();
+        assert_eq!(adopted, json!({"done": 1, "more": more}));
+    }
+    assert_eq!(
+        world.call("SELECT adopt_other_months()::text", &[]).await.done(),
+        json!({"done": 0, "more": false})
+    );
+    assert_eq!(
+        world.text("SELECT (SELECT count(*) FROM jobs_other) + (SELECT count(*) FROM calls_other)").await,
+        "0"
+    );
+    assert_eq!(world.text(everything).await, before);
+    let statement = "SELECT to_char(min(created), 'YYYY_MM') || '_to_' || to_char(max(created), 'YYYY_MM')
+                     FROM unnest(ARRAY[(now() AT TIME ZONE 'UTC') - interval '70 days', now() AT TIME ZONE 'UTC'])
+                         AS created";
+    let range = world.text(statement).await;
+    let (first, table) = (jobs[0], (format!("jobs_{range}"), format!("calls_{range}")));
+    assert_eq!(places(&world, first).await, table);
+    assert_eq!(places(&world, call.0).await, table);
+    // All goes on there.
+    world.settle_call(call.1, "succeeded", 3, Some("0.25"), true).await.done();
+    for job in [open, call.0] {
+        world.complete_job(team.key, job, "completed", &json!({})).await.done();
+    }
+    let job = job_of(&world, &team, 0).await;
+    assert_eq!(places(&world, job).await, table);
+    assert_eq!(world.text("make_months(3)").await, "1");
+    world.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_months_table_that_was_made_late_is_named_and_dropped_like_others() {
+    let world = World::new().await;
+    world.allow_ids_of_other_days().await;
+    let team = world.team(50).await;
+    let days = "SELECT (now() AT TIME ZONE 'UTC')::date
+                    - ((date_trunc('month', now() AT TIME ZONE 'UTC') - interval '2 months')::date)";
+    let days: i32 = world.text(days).await.parse().expect("days");
+    let job = job_of(&world, &team, -days).await;
+    world.call("SELECT adopt_other_months()::text", &[]).await.done();
+    let name = month(&world, -2).await;
+    assert_eq!(places(&world, job).await, (format!("jobs_{name}"), format!("calls_{name}")));
+    assert_eq!(drop_months(&world, 2).await, 0);
+    assert_eq!(drop_months(&world, 1).await, 1);
+    assert_eq!(world.text("SELECT count(*) FROM jobs").await, "0");
+}
+
+/// As the upkeep drops them. Answers how many.
+async fn drop_months(world: &World, months: i32) -> i64 {
+    let mut dropped = 0;
+    loop {
+        let done = world.call("SELECT drop_month($1)::text", &[&months]).await.done();
+        dropped += done["done"].as_i64().expect("a number");
+        if done["more"] == json!(false) {
+            return dropped;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_open_in_a_month_is_ended_before_the_month_is_dropped() {
+    let world = World::new().await;
+    world.allow_ids_of_other_days().await;
+    let team = world.team(2000).await;
+    make_past_months(&world, 3).await;
+    world.make_ids_of(-80).await;
+    let mut jobs = vec![];
+    for _ in 0..450 {
+        jobs.push(world.job(&team).await);
+    }
+    for job in &jobs[..5] {
+        let call = world.opened_call(&team, *job).await;
+        world.call_is_overdue(call).await;
+    }
+    world.make_ids_of(0).await;
+    world.run("UPDATE jobs SET expires_at = now() - interval '50 days'").await.done();
+    let now = world.job(&team).await;
+    assert_eq!(drop_months(&world, 1).await, 2);
+    assert_eq!(world.account(&team).await, (2000, 0, 1));
+    assert_eq!(world.text("SELECT count(*) FROM jobs").await, "1");
+    assert_eq!(world.job_status(now).await, "pending");
+    let expired = "SELECT sum(expired) FROM usage_days";
+    assert_eq!(world.text(expired).await, "450");
+}
+
+#[tokio::test]
 async fn whole_months_that_are_old_enough_are_dropped_and_ledger_and_usage_stay() {
     let world = World::new().await;
     world.allow_ids_of_other_days().await;
@@ -181,9 +288,9 @@ async fn whole_months_that_are_old_enough_are_dropped_and_ledger_and_usage_stay(
 
     // How old the oldest month is that is still there.
     for (keep, dropped, oldest) in
-        [(7, 0, 6), (6, 0, 6), (5, 1, 5), (3, 2, 3), (3, 0, 3), (1, 2, 1), (0, 0, 1)]
+        [(0, 0, 6), (7, 0, 6), (6, 0, 6), (5, 1, 5), (3, 2, 3), (3, 0, 3), (1, 2, 1)]
     {
-        assert_eq!(world.text(&format!("drop_months({keep})")).await, dropped.to_string(), "{keep}");
+        assert_eq!(drop_months(&world, keep).await, dropped, "{keep}");
         assert_eq!(months(&world).await.first(), Some(&month(&world, -oldest).await), "{keep}");
     }
     assert_eq!(world.text(kept).await, before);
@@ -200,14 +307,13 @@ async fn whole_months_that_are_old_enough_are_dropped_and_ledger_and_usage_stay(
 }
 
 #[tokio::test]
-async fn keeping_months_makes_those_ahead_and_drops_old_ones_only_if_told_to() {
+async fn keeping_months_makes_those_ahead() {
     let world = World::new().await;
-    make_past_months(&world, 3).await;
     let ahead = month(&world, 2).await;
     world.run(&format!("DROP TABLE jobs_{ahead}, calls_{ahead}")).await.done();
-    for (keep, made, dropped) in [(0, 1, 0), (2, 0, 1), (2, 0, 0)] {
-        let kept = world.call("SELECT keep_months($1)::text", &[&keep]).await.done();
-        assert_eq!(kept, json!({"months_made": made, "months_dropped": dropped}), "{keep}");
+    for made in [1, 0] {
+        let kept = world.call("SELECT keep_months()::text", &[]).await.done();
+        assert_eq!((&kept["done"], &kept["more"]), (&json!(made), &json!(false)));
     }
 }
 
@@ -220,7 +326,7 @@ async fn months_are_neither_made_nor_dropped_while_somebody_reads_and_that_is_gi
     let job = world.job(&team).await;
     reading.run("BEGIN").await.done();
     reading.run("SELECT FROM jobs LIMIT 1").await.done();
-    for statement in ["SELECT make_months(3)::text", "SELECT drop_months(1)::text"] {
+    for statement in ["SELECT make_months(3)::text", "SELECT drop_month(1)::text"] {
         // Who comes meanwhile waits no longer than that.
         let (given_up, created) = timeout(Duration::from_secs(60), async {
             tokio::join!(world.call(statement, &[]), async {
@@ -238,7 +344,7 @@ async fn months_are_neither_made_nor_dropped_while_somebody_reads_and_that_is_gi
 
     reading.run("COMMIT").await.done();
     assert_eq!(world.text("make_months(3)").await, "1");
-    assert_eq!(world.text("drop_months(1)").await, "2");
+    assert_eq!(drop_months(&world, 1).await, 2);
     world.check_invariants().await;
 }
 
@@ -302,7 +408,7 @@ async fn what_is_done_with_one_job_looks_only_into_its_month_also_where_plans_ar
 }
 
 #[tokio::test]
-async fn a_sweep_looks_only_into_the_months_in_which_something_can_be_open() {
+async fn opening_a_job_looks_only_into_the_months_in_which_something_can_be_open() {
     let world = World::new().await;
     let team = world.team(9).await;
     make_past_months(&world, 12).await;
@@ -316,12 +422,12 @@ async fn a_sweep_looks_only_into_the_months_in_which_something_can_be_open() {
         }
         for plans in ["force_generic_plan", "force_custom_plan"] {
             world.run(&format!("SET plan_cache_mode = {plans}")).await.done();
-            for statement in [format!("sweep_team('{}')", team.id), "expire_jobs()".into()] {
-                let read = read_by(&world, &statement).await;
-                let useless =
-                    read.iter().filter(|(table, _)| old.iter().any(|month| table.ends_with(month))).count();
-                assert_eq!(useless, 0, "{plans}: {statement}: {read:?}");
-            }
+            let actor = sql_tests::actor(team.key);
+            let statement = format!("create_job('{actor}', '{}', NULL, 'test', '{{}}', 60)", team.id);
+            let read = read_by(&world, &statement).await;
+            let useless =
+                read.iter().filter(|(table, _)| old.iter().any(|month| table.ends_with(month))).count();
+            assert_eq!(useless, 0, "{plans}: {read:?}");
         }
     }
 }
@@ -348,7 +454,7 @@ async fn a_sweep_finds_what_is_overdue_by_index_however_many_jobs_there_are() {
     world.call_is_overdue(call).await;
     for plans in ["force_generic_plan", "force_custom_plan"] {
         world.run(&format!("SET plan_cache_mode = {plans}")).await.done();
-        for statement in [format!("sweep_team('{}')", team.id), "expire_jobs()".into()] {
+        for statement in [format!("to_json(sweep_team('{}'))", team.id), "sweep_batch('')".into()] {
             let read = read_by(&world, &statement).await;
             assert!(read.iter().all(|(_, rows)| *rows < 20), "{plans}: {statement}: {read:?}");
         }
