@@ -167,9 +167,24 @@ DECLARE
                                           p_delivered, p_implausible);
 BEGIN
     PERFORM count_settling(v_settling);
-    RETURN json_build_object('settled', v_settling.job_id IS NOT NULL);
+    RETURN json_build_object('settled', v_settling.job_id IS NOT NULL,
+                             'lost', v_settling.job_id IS NULL AND is_lost(p_job_id, p_call_id, p_final));
 END $$;
 GRANT EXECUTE ON FUNCTION settle_call TO llm_jobs_application;
+
+-- Whether there is no such call, as after its month was dropped. The last settling of it is counted.
+CREATE OR REPLACE FUNCTION is_lost(p_job_id uuid, p_call_id uuid, p_final boolean)
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM calls WHERE job_id = p_job_id AND call_id = p_call_id) THEN
+        RETURN false;
+    END IF;
+    IF p_final THEN
+        INSERT INTO job_totals AS t (shard, lost_settlements) VALUES (my_shard(), 1)
+        ON CONFLICT (shard) DO UPDATE SET lost_settlements = t.lost_settlements + 1;
+    END IF;
+    RETURN true;
+END $$;
 
 -- Updates the rows of the call and its job, and charges a job that has ended what it costs now. Answers what changed,
 -- for `count_settling`; NULL if the call was settled before.
@@ -352,7 +367,8 @@ BEGIN
         v_completion := complete_job('system', p_job_id, v_job_status, '{}', p_error);
     END IF;
     PERFORM count_settling(v_settling);
-    RETURN json_build_object('settled', v_settling.job_id IS NOT NULL, 'completion', v_completion);
+    RETURN json_build_object('settled', v_settling.job_id IS NOT NULL, 'completion', v_completion,
+                             'lost', v_settling.job_id IS NULL AND is_lost(p_job_id, p_call_id, p_final));
 END $$;
 GRANT EXECUTE ON FUNCTION settle_job_with_call TO llm_jobs_application;
 

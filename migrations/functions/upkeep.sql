@@ -13,6 +13,8 @@ CREATE OR REPLACE FUNCTION sweep_team(
 DECLARE
     v_oldest uuid := oldest_job_to_sweep(p_recent);
     v_row record;
+    v_jobs uuid[];
+    v_calls uuid[];
     v_abandoned_groups text[];
     -- What is to be counted: for each type of jobs, and for each job that is charged.
     v_counts usage_days[];
@@ -29,15 +31,21 @@ BEGIN
     END IF;
     -- The account is locked before the counters, since other transactions update counters while they have it locked.
     PERFORM FROM credit_accounts WHERE team_id = p_team_id FOR NO KEY UPDATE;
+    -- What is found is kept in arrays, of which the planner believes that they are short.
+    SELECT array_agg(job_id), array_agg(call_id) INTO v_jobs, v_calls FROM (
+        SELECT job_id, call_id FROM calls
+        WHERE team_id = p_team_id AND status = 'open' AND deadline <= now() AND job_id >= v_oldest
+        ORDER BY deadline LIMIT p_limit) AS due;
     FOR v_row IN
         WITH overdue AS (
             SELECT j.job_id, j.job_type, j.status, j.open_calls, c.call_id
-            FROM calls c JOIN jobs j ON j.job_id = c.job_id AND j.job_id >= v_oldest
-            WHERE c.team_id = p_team_id AND c.status = 'open' AND c.deadline <= now() AND c.job_id >= v_oldest
-            ORDER BY c.deadline LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED
+            FROM unnest(v_jobs, v_calls) AS due (job_id, call_id)
+                JOIN calls c ON c.job_id = due.job_id AND c.call_id = due.call_id
+                JOIN jobs j ON j.job_id = due.job_id
+            WHERE c.status = 'open' FOR NO KEY UPDATE OF c, j SKIP LOCKED
         ), ended AS (
             UPDATE calls c SET status = 'abandoned', ended_at = c.deadline, cost_check_at = now()
-            FROM overdue o WHERE c.job_id = o.job_id AND c.call_id = o.call_id AND c.job_id >= v_oldest
+            FROM overdue o WHERE c.job_id = o.job_id AND c.call_id = o.call_id
             RETURNING c.model_group, o.job_id, o.job_type, o.status, o.open_calls
         )
         SELECT job_id, job_type, status, open_calls, count(*) AS calls, array_agg(model_group) AS groups
@@ -52,15 +60,14 @@ BEGIN
         v_counts := v_counts || v_count;
     END LOOP;
 
+    v_jobs := ARRAY(
+        SELECT job_id FROM jobs
+        WHERE team_id = p_team_id AND status IN ('pending', 'in_progress') AND expires_at <= now() AND job_id >= v_oldest
+        ORDER BY expires_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED);
     FOR v_row IN
-        WITH overdue AS (
-            SELECT job_id FROM jobs
-            WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
-              AND expires_at <= now() AND job_id >= v_oldest
-            ORDER BY expires_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED
-        ), ended AS (
+        WITH ended AS (
             UPDATE jobs j SET status = 'expired', completed_at = j.expires_at
-            FROM overdue o WHERE j.job_id = o.job_id AND j.job_id >= v_oldest
+            FROM unnest(v_jobs) AS due (job_id) WHERE j.job_id = due.job_id
             RETURNING j.job_id, j.job_type, j.open_calls, j.delivered
         )
         SELECT job_type, count(*) AS jobs,
@@ -148,11 +155,14 @@ BEGIN
     -- Each open job holds a credit, and `held + extra_calls` is never less than the number of open calls.
     SELECT coalesce(refill_due <= now(), false), held > 0 OR extra_calls > 0 INTO v_refill, v_open
     FROM credit_accounts WHERE team_id = p_team_id;
+    -- In an order that an index has, so that no table is read through where most jobs are overdue.
     RETURN v_refill OR v_open AND (
-        EXISTS (SELECT FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
-                AND expires_at <= now() AND job_id >= p_oldest)
-        OR EXISTS (SELECT FROM calls WHERE team_id = p_team_id AND status = 'open'
-                   AND deadline <= now() AND job_id >= p_oldest));
+        (SELECT true FROM jobs
+         WHERE team_id = p_team_id AND status IN ('pending', 'in_progress') AND expires_at <= now()
+           AND job_id >= p_oldest ORDER BY expires_at LIMIT 1) IS NOT NULL
+        OR (SELECT true FROM calls
+            WHERE team_id = p_team_id AND status = 'open' AND deadline <= now()
+              AND job_id >= p_oldest ORDER BY deadline LIMIT 1) IS NOT NULL);
 END $$;
 
 -- Sweeps several teams, together as much as one. All accounts are locked first, in the order of their ids, so that two

@@ -8,6 +8,9 @@ CREATE TABLE upkeep_steps (
     succeeded_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 
+-- `lost_settlements`: the usages of calls that were not there any more.
+ALTER TABLE job_totals ADD COLUMN lost_settlements bigint NOT NULL DEFAULT 0;
+
 -- Deletion.
 
 -- Bounded answers.

@@ -13,7 +13,7 @@ use crate::{
     progress, project, secret,
 };
 use anyhow::{Context, Result, bail};
-use std::{env, time::Duration};
+use std::{env, thread, time::Duration};
 
 /// What the command line says.
 #[derive(clap::Args)]
@@ -94,7 +94,8 @@ pub fn run(options: &Options) -> Result<()> {
         demo::run(&base, &admin_key.key, &litellm.models).context("the demo failed")?;
     }
     if !options.exit {
-        println!("\nServing. Ctrl-C stops everything.");
+        println!("\nServing, with an upkeep every minute. Ctrl-C stops everything.");
+        keep_up(base, admin_key.key);
         let parts = [Some(&mut application), stand_in.as_mut(), postgres.as_mut().map(Server::process)];
         serve(parts.into_iter().flatten().collect())?;
     }
@@ -102,6 +103,27 @@ pub fn run(options: &Options) -> Result<()> {
         drop((application, stand_in, postgres));
         Ok(())
     })
+}
+
+/// Requests the upkeep every minute for as long as this program runs, as a timer does in production.
+fn keep_up(base: String, admin_key: String) {
+    thread::spawn(move || {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(180)))
+            .proxy(None)
+            .build()
+            .into();
+        loop {
+            thread::sleep(Duration::from_secs(60));
+            let request = agent.post(format!("{base}/api/upkeep")).header("x-admin-key", &admin_key);
+            // While the application stops there is no answer.
+            if let Err(error) = request.send("{}")
+                && !processes::interrupted()
+            {
+                eprintln!("the upkeep failed: {error}");
+            }
+        }
+    });
 }
 
 fn start_database(own: Option<String>) -> Result<(Option<Server>, Urls)> {

@@ -40,6 +40,7 @@ struct Jobs {
     cancelled: i64,
     expired: i64,
     free_with_output: i64,
+    lost_settlements: i64,
 }
 
 #[derive(Deserialize)]
@@ -96,17 +97,20 @@ fn write(out: &mut String, metrics: &Metrics) -> fmt::Result {
         "Jobs that ended without a charge though a call of theirs delivered output.",
     )?;
     writeln!(out, "llm_jobs_free_jobs_with_output_total {}", jobs.free_with_output)?;
+    family(
+        out,
+        "llm_jobs_lost_settlements_total",
+        "counter",
+        "Usages that were not booked, since the call was not there any more.",
+    )?;
+    writeln!(out, "llm_jobs_lost_settlements_total {}", jobs.lost_settlements)?;
     family(out, "llm_jobs_credits", "gauge", "Credits of all teams.")?;
     for (state, number) in
         [("allocated", credits.allocated), ("used", credits.used), ("reserved", credits.reserved)]
     {
         writeln!(out, "llm_jobs_credits{{state=\"{state}\"}} {number}")?;
     }
-    let name = "llm_jobs_upkeep_last_success_timestamp_seconds";
-    family(out, name, "gauge", "When each step of the upkeep last succeeded.")?;
-    for Upkeep { step, succeeded_at } in upkeep {
-        writeln!(out, "{name}{{step=\"{step}\"}} {succeeded_at}")?;
-    }
+    write_upkeep(out, upkeep)?;
     family(out, "llm_jobs_calls_total", "counter", "Calls that have ended, by how.")?;
     for group in calls {
         for (status, number) in [
@@ -131,6 +135,15 @@ fn write(out: &mut String, metrics: &Metrics) -> fmt::Result {
     family(out, "llm_jobs_call_latency_seconds", "histogram", "From a call's arrival to its answer's end.")?;
     for group in calls {
         histogram(out, group, latency_bounds)?;
+    }
+    Ok(())
+}
+
+fn write_upkeep(out: &mut String, steps: &[Upkeep]) -> fmt::Result {
+    let name = "llm_jobs_upkeep_last_success_timestamp_seconds";
+    family(out, name, "gauge", "When each step of the upkeep last succeeded.")?;
+    for Upkeep { step, succeeded_at } in steps {
+        writeln!(out, "{name}{{step=\"{step}\"}} {succeeded_at}")?;
     }
     Ok(())
 }

@@ -159,11 +159,13 @@ impl ActiveCall {
     /// The error for the caller. Where a provider's message quotes the model's name, the name of the model group
     /// replaces it.
     pub fn failure(&self, class: &Class) -> Error {
-        let mut error = class.answer(&self.team_id, &self.model_group);
-        for tried in &self.attempts {
-            error.detail = error.detail.replace(&tried.model, self.model_group.as_str());
-        }
-        error
+        let Class::BadRequest(Some(words)) = class else {
+            return class.answer(&self.team_id, &self.model_group);
+        };
+        let words = self.attempts.iter().fold(words.clone(), |words, tried| {
+            replace_name(&words, &tried.model, self.model_group.as_str())
+        });
+        Class::BadRequest(Some(words)).answer(&self.team_id, &self.model_group)
     }
 
     /// The time since the request for the call arrived.
@@ -295,6 +297,20 @@ fn without_prompt(mut failure: Failure, request: &CallRequest<'_>) -> Failure {
     failure
 }
 
+/// `words` with `other` in the place of `name`, where that is not a part of a longer word or name.
+fn replace_name(words: &str, name: &str, other: &str) -> String {
+    let goes_on = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let mut replaced = String::new();
+    let mut rest = words;
+    while let Some((before, after)) = rest.split_once(name).filter(|_| !name.is_empty()) {
+        replaced.push_str(before);
+        let inside = replaced.ends_with(goes_on) || after.starts_with(goes_on);
+        replaced.push_str(if inside { name } else { other });
+        rest = after;
+    }
+    replaced + rest
+}
+
 impl Tried {
     fn answered(model: Model, latency: Duration) -> Self {
         let latency_ms = latency.as_millis();
@@ -308,6 +324,30 @@ impl Tried {
             status: failure.status,
             reason: Some(failure.reason.chars().take(500).collect()),
             latency_ms: latency.as_millis(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::replace_name;
+
+    #[test]
+    fn a_name_is_replaced_where_it_stands_alone() {
+        for (words, name, replaced) in [
+            ("gpt-4 is overloaded", "gpt-4", "Chat is overloaded"),
+            (
+                "'gpt-4': use gpt-4, not gpt-4o or my-gpt-4",
+                "gpt-4",
+                "'Chat': use Chat, not gpt-4o or my-gpt-4",
+            ),
+            ("The model model of openai/model.", "model", "The Chat Chat of openai/Chat."),
+            ("Modell und models", "model", "Modell und models"),
+            ("größe größer", "größe", "Chat größer"),
+            ("nothing", "", "nothing"),
+            ("aaaa aa", "aa", "aaaa Chat"),
+        ] {
+            assert_eq!(replace_name(words, name, "Chat"), replaced);
         }
     }
 }

@@ -17,6 +17,9 @@ use std::time::Duration;
 pub struct Settled {
     /// How the job ended, if it was created for the call. `None` also while the database is unavailable.
     pub completion: Option<Completion>,
+    /// The call is not there any more, so its usage is lost.
+    #[serde(default)]
+    lost: bool,
 }
 
 impl Settled {
@@ -81,7 +84,12 @@ impl Settlement {
     }
 
     async fn send(&self, function: Function) -> Result<Settled> {
-        self.request.finish(function, self.sealed.clone()).await?.answer()
+        let settled: Settled = self.request.finish(function, self.sealed.clone()).await?.answer()?;
+        if settled.lost {
+            let (job, call) = (self.job_id, self.call_id);
+            Error::internal(format!("job {job} has no call {call} any more")).log("settling a call");
+        }
+        Ok(settled)
     }
 
     async fn write_later(self) {

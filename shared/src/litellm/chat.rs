@@ -50,7 +50,7 @@ pub enum Class {
     UnknownModel,
 
     /// The request is invalid; with the provider's message.
-    BadRequest(String),
+    BadRequest(Option<String>),
     /// LiteLLM does not accept the key, or no longer.
     KeyRefused,
     /// The key may not use the model.
@@ -67,7 +67,7 @@ impl Class {
     /// The same without the provider's message.
     pub fn without_words(self) -> Self {
         match self {
-            Class::BadRequest(_) => Class::BadRequest(REFUSED.into()),
+            Class::BadRequest(_) => Class::BadRequest(None),
             class => class,
         }
     }
@@ -93,7 +93,9 @@ impl Class {
             Class::Failed => failed(Code::LlmFailed, "The model failed"),
             Class::UnknownModel => failed(Code::LlmFailed, "The model is not available"),
             Class::Misconfigured => failed(Code::LlmFailed, "The model is not accessible"),
-            Class::BadRequest(reason) => failed(Code::InvalidRequest, reason),
+            Class::BadRequest(words) => {
+                failed(Code::InvalidRequest, words.as_deref().unwrap_or("The model refused the request"))
+            }
             Class::KeyRefused => Error::new(Code::Unauthenticated, "Invalid API key"),
             Class::ModelDenied => Error::new(
                 Code::ModelGroupDenied,
@@ -187,19 +189,13 @@ fn classify(answer: &Answer, problem: &Problem) -> Class {
     }
 }
 
-/// The message for the caller if the provider's message is empty or can't be passed on.
-const REFUSED: &str = "The model refused the request";
-
 /// The provider's message, taken out of LiteLLM's, which wraps it in the names of exceptions, models and deployments.
-fn provider_message(message: &str) -> String {
+/// `None` if it is empty or can't be passed on.
+fn provider_message(message: &str) -> Option<String> {
     let first_line = message.lines().next().unwrap_or_default();
     let words = first_line.split_once("Exception - ").map_or(first_line, |(_, words)| words);
-    if words.is_empty() || words.starts_with("litellm.") {
-        REFUSED.into()
-    } else {
-        // The provider may quote the request. The message is stored as text, which can't hold U+0000.
-        words.replace(char::is_control, "\u{fffd}")
-    }
+    // The provider may quote the request. The message is stored as text, which can't hold U+0000.
+    (!words.is_empty() && !words.starts_with("litellm.")).then(|| words.replace(char::is_control, "\u{fffd}"))
 }
 
 /// The tokens and the cost of an answer.

@@ -168,8 +168,8 @@ fn server_failure(statement: &str, error: &DbError) -> Error {
         }
         // Text that PostgreSQL can't hold.
         _ if error.code == "22021" => Error::new(Code::InvalidRequest, "body: U+0000 is not allowed here"),
-        // Limits of the server. A caller can exceed only the one for the depth of nesting.
-        "54" => Error::new(Code::InvalidRequest, "body: nested too deeply"),
+        // The limit of the depth of nesting, the one limit of the server that a caller can exceed.
+        _ if error.code == "54001" => Error::new(Code::InvalidRequest, "body: nested too deeply"),
         _ => Error::internal(cause),
     }
 }
@@ -211,7 +211,7 @@ mod tests {
             let error = failed(code, "x");
             assert_eq!((error.code, error.retry_after.as_deref()), (Code::Unavailable, Some("1")), "{code}");
         }
-        for code in ["23505", "42883", "XX000", ""] {
+        for code in ["23505", "42883", "XX000", "54000", "22003", ""] {
             let error = failed(code, "x");
             assert_eq!(error.code, Code::Internal, "{code}");
             assert!(!error.detail.contains('x') || !error.detail.contains("secret"));

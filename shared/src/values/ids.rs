@@ -8,7 +8,10 @@ use utoipa::{
 };
 use uuid::Uuid;
 
-/// Defines ids and names that a caller chooses: 1 to 128 of `A-Z a-z 0-9 _ . -`.
+/// What stands in paths where an id would stand, or can't be sent in a path.
+pub const RESERVED: [&str; 6] = [".", "..", "create", "expire", "create-and-call", "create-and-call-stream"];
+
+/// Defines ids and names that a caller chooses: 1 to 128 of `A-Z a-z 0-9 _ . -`, but none of [`RESERVED`].
 macro_rules! chosen {
     ($(#[doc = $doc:literal] $name:ident),* $(,)?) => { $(
         #[doc = $doc]
@@ -72,10 +75,12 @@ chosen! {
 
 fn checked(text: String) -> Result<String, &'static str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    if (1..=128).contains(&text.len()) && text.chars().all(allowed) {
-        Ok(text)
-    } else {
+    if !(1..=128).contains(&text.len()) || !text.chars().all(allowed) {
         Err("expected 1 to 128 of A-Z a-z 0-9 _ . -")
+    } else if RESERVED.contains(&text.as_str()) {
+        Err("expected none of the reserved words . .. create expire create-and-call create-and-call-stream")
+    } else {
+        Ok(text)
     }
 }
 
@@ -88,7 +93,11 @@ impl OrganizationId {
             .map(str::to_ascii_lowercase)
             .collect();
         let id: String = words.join("-").chars().take(100).collect();
-        Self(if id.is_empty() { "org".into() } else { id })
+        Self(match id.as_str() {
+            "" => "org".into(),
+            word if RESERVED.contains(&word) => format!("org-{word}"),
+            _ => id,
+        })
     }
 }
 
@@ -141,14 +150,21 @@ mod tests {
         for id in ["a", "org_1.A-b", &"x".repeat(128)] {
             assert!(TeamId::try_from(id.to_owned()).is_ok(), "{id}");
         }
-        for id in ["", "a b", "a/b", "é", "a\0", &"x".repeat(129)] {
+        for id in
+            ["", "a b", "a/b", "é", "a\0", &"x".repeat(129), ".", "..", "create", "create-and-call-stream"]
+        {
             assert!(TeamId::try_from(id.to_owned()).is_err(), "{id}");
         }
     }
 
     #[test]
     fn an_id_made_from_a_name_is_valid() {
-        for (name, id) in [("Acme Corp", "acme-corp"), ("  ACME, Inc.  ", "acme-inc"), ("日本", "org")] {
+        for (name, id) in [
+            ("Acme Corp", "acme-corp"),
+            ("  ACME, Inc.  ", "acme-inc"),
+            ("日本", "org"),
+            ("Create!", "org-create"),
+        ] {
             assert_eq!(OrganizationId::from_name(name).as_str(), id);
         }
         let long = OrganizationId::from_name(&"long ".repeat(100)).to_string();

@@ -1,6 +1,6 @@
 //! The OpenAPI schemas of the values.
 
-use super::{Metadata, Prose, Text, Usd, Whole};
+use super::{Metadata, Prose, Text, Usd, Whole, ids::RESERVED};
 use serde_json::json;
 use std::borrow::Cow;
 use utoipa::{
@@ -56,8 +56,9 @@ impl ToSchema for Prose {
 
 /// The schema of an id or a name that a caller chooses.
 pub(super) fn chosen(meaning: &str) -> RefOr<Schema> {
+    let reserved = RESERVED.join("|").replace('.', "\\.");
     of(Type::String)
-        .pattern(Some("^[A-Za-z0-9_.-]{1,128}$"))
+        .pattern(Some(format!("^(?!(?:{reserved})$)[A-Za-z0-9_.-]{{1,128}}$")))
         .description(Some(format!("{} 1 to 128 of `A-Z a-z 0-9 _ . -`.", meaning.trim())))
         .into()
 }

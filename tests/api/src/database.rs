@@ -95,6 +95,24 @@ impl Database {
         self.client.batch_execute(&statement).await.expect("days to pass");
     }
 
+    /// As [`Database::days_pass`], and the ids of jobs are so much older, too, as if they had been made then.
+    pub async fn days_pass_with_ids(&self, days: i32) {
+        self.days_pass(days).await;
+        // The first 48 bits of an id are milliseconds.
+        let statement = format!(
+            "DO $$ DECLARE v_table text; BEGIN
+                 SET LOCAL session_replication_role = replica;
+                 FOREACH v_table IN ARRAY ARRAY['jobs', 'calls', 'call_messages', 'credit_transactions'] LOOP
+                     EXECUTE format('UPDATE %I SET job_id = overlay(job_id::text PLACING left(uuid_v7_floor(
+                         to_timestamp((''x'' || left(replace(job_id::text, ''-'', ''''), 12))::bit(48)::bigint / 1000.0)
+                             - interval ''{days} days'')::text, 13) FROM 1 FOR 13)::uuid
+                         WHERE job_id IS NOT NULL', v_table);
+                 END LOOP;
+             END $$"
+        );
+        self.client.batch_execute(&statement).await.expect("older ids");
+    }
+
     /// Another connection to it, as the application has it.
     pub async fn connect_as_application(&self) -> Client {
         let (user, password) = APPLICATION;

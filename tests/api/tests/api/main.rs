@@ -28,6 +28,7 @@ mod keys;
 mod ledger;
 mod litellm_groups;
 mod litellm_teams;
+mod long_idle;
 mod metadata;
 mod metrics;
 mod model_groups;
