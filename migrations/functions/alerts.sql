@@ -31,7 +31,7 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_hidden text := CASE WHEN p_actor IS DISTINCT FROM 'admin' THEN 'unpriced_model' ELSE '' END;
 BEGIN
-    PERFORM existing_team(p_team_id);
+    PERFORM readable_team(p_team_id);
     RETURN json_build_object(
         'team_id', p_team_id,
         'total', (SELECT count(*) FROM alerts WHERE team_id = p_team_id AND kind <> v_hidden),

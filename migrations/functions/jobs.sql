@@ -182,9 +182,7 @@ DECLARE
     v_credits bigint;
     v_row credit_transactions;
 BEGIN
-    IF NOT EXISTS (SELECT FROM teams WHERE team_id = p_team_id AND status <> 'creating') THEN
-        PERFORM existing_team(p_team_id);
-    END IF;
+    PERFORM readable_team(p_team_id);
     SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = p_team_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         PERFORM fail('LJ006', 'Job not found');
@@ -413,7 +411,7 @@ DECLARE
     v_page uuid[];
     v_total bigint;
 BEGIN
-    PERFORM existing_team(p_team_id);
+    PERFORM readable_team(p_team_id);
     PERFORM sweep_team(p_team_id);
     v_page := ARRAY(
         SELECT job_id FROM jobs

@@ -11,6 +11,18 @@ BEGIN
     RETURN v_row;
 END $$;
 
+-- A team that the admin may read, deleted or not.
+CREATE OR REPLACE FUNCTION readable_team(p_team_id text) RETURNS teams LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_row teams;
+BEGIN
+    SELECT * INTO v_row FROM teams WHERE team_id = p_team_id AND status <> 'creating';
+    IF NOT FOUND THEN
+        PERFORM fail('LJ006', format('Team ''%s'' not found', p_team_id));
+    END IF;
+    RETURN v_row;
+END $$;
+
 -- Like `existing_team`, and locks the team against concurrent changes.
 CREATE OR REPLACE FUNCTION locked_team(p_team_id text) RETURNS teams LANGUAGE plpgsql AS $$
 BEGIN
@@ -20,7 +32,8 @@ END $$;
 
 CREATE OR REPLACE FUNCTION team_json(t teams) RETURNS json LANGUAGE sql STABLE AS $$
     SELECT json_build_object(
-        'team_id', t.team_id, 'organization_id', t.organization_id, 'team_alias', t.team_alias, 'status', t.status,
+        'team_id', t.team_id, 'organization_id', t.organization_id, 'team_alias', t.team_alias,
+        'status', CASE WHEN t.status = 'deleted' AND litellm_is_out_of_sync(t) THEN 'deleting' ELSE t.status END,
         'credits', json_build_object(
             'credits_allocated', c.allocated, 'credits_used', c.used, 'credits_remaining', c.allocated - c.used,
             'credits_reserved', c.held, 'credits_available', c.allocated - c.used - c.held),
@@ -54,9 +67,9 @@ $$;
 CREATE OR REPLACE FUNCTION get_team(p_team_id text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    PERFORM existing_team(p_team_id);
+    PERFORM readable_team(p_team_id);
     PERFORM sweep_team(p_team_id);
-    RETURN team_json(existing_team(p_team_id));
+    RETURN team_json(readable_team(p_team_id));
 END $$;
 GRANT EXECUTE ON FUNCTION get_team TO llm_jobs_application;
 
@@ -388,9 +401,9 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION set_team_status TO llm_jobs_application;
 
--- Hides the team and revokes its keys. Its ledger and usage are kept, and its id stays taken. Afterwards, when nothing
--- new can be opened any more, `cancel_open_jobs` cancels what is open. Until LiteLLM is known to have deleted the team,
--- too (`litellm_synced`), repeating the request continues where the earlier one stopped.
+-- Deletes a team here: its keys are revoked, and its id stays taken. Its ledger and usage are kept. Then its keys have to
+-- be deleted in LiteLLM, and its jobs ended (`end_jobs_of_deleted_team`), and that it was done recorded
+-- (`litellm_synced`). Until then the team shows as `deleting`, and repeating the request, or upkeep, goes on.
 CREATE OR REPLACE FUNCTION delete_team(p_team_id text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -416,22 +429,51 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION delete_team TO llm_jobs_application;
 
--- Cancels all open jobs of a deleted team and ends its refills. Answers how many jobs it cancelled.
+-- Ends up to 200 open jobs of a deleted team, and its refills: {done, more}.
+CREATE OR REPLACE FUNCTION end_jobs_of_deleted_team(p_team_id text) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    -- Jobs are locked before the account, as everywhere. Those that are overdue expire.
+    v_jobs uuid[] := ARRAY(
+        SELECT job_id FROM jobs
+        WHERE team_id = p_team_id AND status IN ('pending', 'in_progress') AND expires_at > now()
+        ORDER BY job_id LIMIT 200 FOR NO KEY UPDATE);
+BEGIN
+    -- Waits for transactions that are still creating a job.
+    UPDATE credit_accounts SET refill_due = NULL WHERE team_id = p_team_id;
+    PERFORM sweep_team(p_team_id, 200);
+    PERFORM complete_job('system', job_id, 'cancelled', '{}', 'The team was deleted') FROM unnest(v_jobs) AS job_id;
+    RETURN json_build_object(
+        'done', cardinality(v_jobs),
+        'more', EXISTS (SELECT FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')));
+END $$;
+GRANT EXECUTE ON FUNCTION end_jobs_of_deleted_team TO llm_jobs_application;
+
+-- What release 0.3.0 calls: ends all of them, but for jobs that are locked, which upkeep ends.
 CREATE OR REPLACE FUNCTION cancel_open_jobs(p_team_id text) RETURNS bigint LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    v_cancelled bigint;
+    v_ended json;
+    v_cancelled bigint := 0;
 BEGIN
-    -- Jobs are locked before the account, as everywhere.
-    PERFORM FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
-    ORDER BY job_id FOR NO KEY UPDATE;
-    PERFORM sweep_team(p_team_id);
-    -- Waits for transactions that are still creating a job.
-    UPDATE credit_accounts SET refill_due = NULL WHERE team_id = p_team_id;
-    SELECT count(complete_job('system', job_id, 'cancelled', '{}', 'The team was deleted')) INTO v_cancelled
-    FROM (SELECT job_id FROM jobs WHERE team_id = p_team_id AND status IN ('pending', 'in_progress')
-          -- A job that was created just now can only be locked by a transaction that is ending it, so it is skipped.
-          ORDER BY job_id FOR NO KEY UPDATE SKIP LOCKED) AS open_jobs;
+    LOOP
+        v_ended := end_jobs_of_deleted_team(p_team_id);
+        v_cancelled := v_cancelled + (v_ended ->> 'done')::bigint;
+        EXIT WHEN (v_ended ->> 'done')::bigint = 0;
+    END LOOP;
     RETURN v_cancelled;
 END $$;
 GRANT EXECUTE ON FUNCTION cancel_open_jobs TO llm_jobs_application;
+
+-- Up to 20 teams whose deletion is not finished: [{team_id, marker, key_hashes, version}], in no order, so that none
+-- that fails is in the way of others for ever.
+CREATE OR REPLACE FUNCTION unfinished_deletions() RETURNS json LANGUAGE sql STABLE
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    SELECT coalesce(json_agg(json_build_object(
+        'team_id', team_id, 'marker', litellm_marker, 'version', litellm_version,
+        'key_hashes', (SELECT coalesce(json_agg(encode(key_hash, 'hex')), '[]') FROM virtual_keys k
+                       WHERE k.team_id = due.team_id AND key_hash IS NOT NULL))), '[]')
+    FROM (SELECT * FROM teams t WHERE status = 'deleted' AND litellm_is_out_of_sync(t) ORDER BY random() LIMIT 20)
+        AS due
+$$;
+GRANT EXECUTE ON FUNCTION unfinished_deletions TO llm_jobs_application;

@@ -16,17 +16,15 @@ use shared::{
     error::{Error, Result},
     function,
     http::{Body, Caller, ListBody, Mutation, NoFields, Page, PathTeam, Query, VisibleTeam},
-    litellm::admin,
     platform::settings,
-    store::{Function, key_cache, parameters::Json as JsonParameter},
-    teams::{Changed, Team, sync},
+    store::{Function, parameters::Json as JsonParameter},
+    teams::{Changed, Team, deletion::Deletion, sync},
     values::{
         AccessGroupName, BillingMode, BudgetMode, ChargeWhen, CreditCount, GroupName, Limit, Metadata, Name,
         TeamId, TeamStatus, Usd,
     },
 };
 use utoipa::ToSchema;
-use uuid::Uuid;
 use values::{Budget, BudgetDuration, NewLimits, Pricing, Rate, UnpricedRate, WebhookUrl};
 
 /// A page of the teams, sorted by id.
@@ -216,23 +214,13 @@ pub struct DeletedTeam {
 
 /// Delete a team
 ///
-/// Its keys stop working at once, here and in LiteLLM, and its open jobs are cancelled. Its ledger and its usage are
-/// kept, and its id can't be used again. If LiteLLM can't be reached, the answer is 503, and sending the request again
-/// continues the deletion.
+/// Its keys stop working, in LiteLLM first, and its open jobs are cancelled. Until all of that is done its status is
+/// `deleting`. The admin can still read the team, its ledger, its usage and its jobs, and its id can't be used again. If
+/// LiteLLM can't be reached, the answer is 503; sending the request again, or the next upkeep, continues the deletion.
 #[utoipa::path(delete, path = "/api/teams/{team_id}", tag = "Teams", params(("team_id" = TeamId, Path)),
     responses((status = 200, body = DeletedTeam)))]
 pub async fn delete(mutation: Mutation, PathTeam(team_id): PathTeam) -> Result<Json<DeletedTeam>> {
-    #[derive(Deserialize)]
-    struct Gone {
-        marker: Uuid,
-        key_hashes: Vec<String>,
-        version: i64,
-    }
-    let Gone { marker, key_hashes, version } =
-        mutation.run(function!(delete_team(p_team_id: &team_id))).await?;
-    key_cache::forget(&key_hashes).await;
-    function!(cancel_open_jobs(p_team_id: &team_id)).run::<i64>().await?;
-    admin::delete_team(&team_id, marker).await?;
-    sync::record(&team_id, version, key_hashes).await?;
+    let deletion: Deletion = mutation.run(function!(delete_team(p_team_id: &team_id))).await?;
+    deletion.finish().await?;
     Ok(Json(DeletedTeam { team_id, deleted: true }))
 }

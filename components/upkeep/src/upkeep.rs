@@ -6,10 +6,11 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
     alerts,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     function,
     http::{Body, Mutation, NoFields, mutation::Beginning},
     platform::settings,
+    teams::deletion,
 };
 use std::time::{Duration, Instant};
 use utoipa::ToSchema;
@@ -41,6 +42,8 @@ pub struct Steps {
     jobs: Step,
     /// Jobs and calls for which no month's table was there in time get one.
     other_months: Step,
+    /// Teams whose deletion was begun are deleted in LiteLLM, too, and their jobs ended. `done` is the number of teams.
+    deletions: Step,
     /// Tables for the coming months are made.
     months: Step,
     /// Tables of months older than the variable `retention_months` are dropped, unless it is 0.
@@ -77,11 +80,21 @@ struct Batch {
 }
 
 impl Steps {
-    fn named(&self) -> [(&'static str, &Step); 8] {
-        let Self { jobs, other_months, months, old_months, messages, idempotency_keys, history, costs } =
-            self;
+    fn named(&self) -> [(&'static str, &Step); 9] {
+        let Self {
+            jobs,
+            deletions,
+            other_months,
+            months,
+            old_months,
+            messages,
+            idempotency_keys,
+            history,
+            costs,
+        } = self;
         [
             ("jobs", jobs),
+            ("deletions", deletions),
             ("other_months", other_months),
             ("months", months),
             ("old_months", old_months),
@@ -136,6 +149,7 @@ pub async fn expire(mutation: Mutation, body: Body<NoFields>) -> Result<Json<Upk
 async fn all() -> Steps {
     Steps {
         jobs: step("jobs", |after| async move { function!(sweep_batch(p_after: &after)).run().await }).await,
+        deletions: step("deletions", |_| finish_deletions()).await,
         other_months: step("other_months", |_| function!(adopt_other_months()).run()).await,
         months: step("months", |_| function!(keep_months()).run()).await,
         old_months: step("old_months", |_| drop_month()).await,
@@ -157,6 +171,13 @@ async fn delete_history() -> Result<Batch> {
     match settings::parsed::<i32>("history_days").await? {
         0 => Ok(Batch::default()),
         days => function!(delete_history(p_days: days)).run().await,
+    }
+}
+
+async fn finish_deletions() -> Result<Batch> {
+    match deletion::finish_all().await? {
+        (_, true) => Err(Error::new(Code::Unavailable, "A team could not be deleted: the log says why")),
+        (done, false) => Ok(Batch { done, ..Batch::default() }),
     }
 }
 

@@ -177,7 +177,11 @@ pub async fn key_differences(desired: &DesiredTeam, hash: &str) -> Result<Option
 }
 
 /// Deletes the team with its keys if its marker is `marker`. Succeeds also if LiteLLM has no such team.
-pub async fn delete_team(team_id: &TeamId, marker: Uuid) -> Result<()> {
+pub async fn delete_team(team_id: &TeamId, marker: Uuid, key_hashes: &[String]) -> Result<()> {
+    // Also those of a team that LiteLLM has lost.
+    if !key_hashes.is_empty() {
+        delete_keys(&json!({ "keys": key_hashes })).await?;
+    }
     let Some(team) = team_info(team_id).await? else { return Ok(()) };
     let ours = team.get("metadata").and_then(|metadata| metadata.get(MARKER)?.as_str()?.parse().ok())
         == Some(marker);

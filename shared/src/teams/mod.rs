@@ -2,6 +2,7 @@
 //!
 //! Uses `store`, `litellm` and `http`. The components and `calls` use it.
 
+pub mod deletion;
 pub mod limits;
 pub mod sync;
 

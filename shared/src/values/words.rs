@@ -124,6 +124,10 @@ words! {
         Active = "active",
         /// The keys are refused until the team is resumed.
         Suspended = "suspended",
+        /// The keys are refused here, but the deletion is not finished in LiteLLM yet, or jobs are still to be ended.
+        Deleting = "deleting",
+        /// The keys are refused, here and by LiteLLM. The admin can still read the team.
+        Deleted = "deleted",
     }
 
     /// Whether an organization or a group is in use.

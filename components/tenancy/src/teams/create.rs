@@ -201,7 +201,7 @@ pub async fn create(mutation: Mutation, Body(new): Body<CreateTeam>) -> Result<J
             Ok(Json(CreatedTeam::new(team, key.expose().to_owned())))
         }
         Err(failure) => {
-            let clean = admin::delete_team(&desired.team_id, begun.marker).await.is_ok();
+            let clean = admin::delete_team(&desired.team_id, begun.marker, &[]).await.is_ok();
             let undo =
                 function!(abandon_team(p_attempt: attempt, p_team_id: &desired.team_id, p_clean: clean));
             // If this fails too, the lease expires.
@@ -253,7 +253,7 @@ async fn beginning(new: CreateTeam, attempt: Uuid) -> Result<Function> {
 async fn in_litellm(begun: &Begun, attempt: Uuid) -> Result<VirtualKey> {
     let desired = &begun.litellm;
     if begun.resumed {
-        admin::delete_team(&desired.team_id, begun.marker).await?;
+        admin::delete_team(&desired.team_id, begun.marker, &[]).await?;
     }
     admin::create_team(desired, begun.marker).await?;
     admin::generate_key(desired, key_alias(desired, attempt)).await

@@ -74,7 +74,6 @@ async fn a_deleted_team_is_found_nowhere_and_its_id_stays_taken() {
     let (path, key) = (format!("/api/teams/{}", team.id), key.as_str().expect("an id"));
     let credits = format!("/api/credits/teams/{}", team.id);
     for (method, path, body) in [
-        (Method::GET, path.clone(), Value::Null),
         (Method::PUT, path.clone(), json!({"team_alias": "x"})),
         (Method::DELETE, path.clone(), Value::Null),
         (Method::PUT, format!("{path}/suspend"), json!({})),
@@ -115,6 +114,64 @@ async fn a_deleted_team_is_found_nowhere_and_its_id_stays_taken() {
 }
 
 #[tokio::test]
+async fn the_admin_reads_a_deleted_team_as_before_and_its_keys_read_nothing() {
+    let app = TestApp::start().await;
+    let team = app.team(5).await;
+    let job = team.job().await;
+    team.call(&job, "hello").await.ok();
+    team.complete(&job, "completed").await.ok();
+    app.admin().put(&format!("/api/teams/{}/suspend", team.id), json!({})).await.ok();
+    app.admin().put(&format!("/api/teams/{}/resume", team.id), json!({})).await.ok();
+    let reads = [
+        format!("/api/credits/teams/{}/balance", team.id),
+        format!("/api/credits/teams/{}/transactions", team.id),
+        format!("/api/credits/teams/{}/transactions?format=csv", team.id),
+        format!("/api/teams/{}/usage", team.id),
+        format!("/api/teams/{}/usage?format=csv", team.id),
+        format!("/api/teams/{}/jobs", team.id),
+        format!("/api/teams/{}/alerts", team.id),
+        format!("/api/jobs/{job}"),
+        format!("/api/jobs/{job}/costs"),
+    ];
+    let mut before = vec![];
+    for path in &reads {
+        before.push(app.admin().get(path).await);
+    }
+    delete(&app, &team).await.ok();
+    for (path, before) in reads.iter().zip(before) {
+        let after = app.admin().get(path).await;
+        assert_eq!((after.status, &after.text), (before.status, &before.text), "{path}");
+        assert_eq!(team.client.get(path).await.status, 401, "{path}");
+    }
+    let shown = show(&app, &team).await;
+    assert_eq!((&shown["status"], &shown["credits"]["credits_used"]), (&json!("deleted"), &json!(1)));
+    assert_eq!(team.client.get(&format!("/api/teams/{}", team.id)).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_team_with_more_jobs_than_one_statement_ends_is_deleted_with_all_of_them() {
+    let app = TestApp::start().await;
+    let team = app.team(1000).await;
+    let jobs = format!(
+        "INSERT INTO jobs (job_id, team_id, terms_id, job_type, metadata, expires_at)
+         SELECT uuid_v7(), team_id, terms_id, 'test', '{{}}',
+                now() + CASE WHEN i <= 450 THEN interval '1 day' ELSE interval '-1 day' END
+         FROM teams, generate_series(1, 900) AS i WHERE team_id = '{0}';
+         UPDATE credit_accounts SET held = 900 WHERE team_id = '{0}';
+         INSERT INTO usage_days (team_id, day, job_type, opened_jobs)
+         VALUES ('{0}', (now() AT TIME ZONE 'UTC')::date, 'test', 900);
+         INSERT INTO job_totals (shard, created) VALUES (5000, 900)",
+        team.id
+    );
+    app.database.client.batch_execute(&jobs).await.expect("many jobs");
+    delete(&app, &team).await.ok();
+    assert_eq!(count(&app, "SELECT count(*) FROM jobs WHERE status = 'cancelled'").await, 450);
+    assert_eq!(count(&app, "SELECT count(*) FROM jobs WHERE status = 'expired'").await, 450);
+    assert_eq!(show(&app, &team).await["credits"]["credits_reserved"], 0);
+    app.check_invariants().await;
+}
+
+#[tokio::test]
 async fn what_only_a_deleted_team_used_can_be_deleted() {
     let app = TestApp::start().await;
     let (own, shared) = (app.model_group(&["gpt-4"]).await, app.model_group(&["gpt-4o"]).await);
@@ -138,10 +195,13 @@ async fn what_only_a_deleted_team_used_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn a_deletion_that_litellm_does_not_hear_is_a_503_and_the_same_request_again_finishes_it() {
+async fn a_deletion_that_litellm_does_not_hear_is_a_503_and_the_same_request_again_or_upkeep_finishes_it() {
     let app = TestApp::start().await;
     let Some(stand_in) = app.stand_in() else { return };
-    for fault in ["down", "/team/info", "/team/delete"] {
+    for (fault, by_upkeep) in ["down", "/key/delete", "/team/info", "/team/delete"]
+        .into_iter()
+        .flat_map(|fault| [(fault, false), (fault, true)])
+    {
         let team = app.team(5).await;
         let job = team.job().await;
         match fault {
@@ -157,13 +217,19 @@ async fn a_deletion_that_litellm_does_not_hear_is_a_503_and_the_same_request_aga
         );
         assert!(answer.header("retry-after").is_some());
         team.client.get("/api/model-groups").await.refused(401, "unauthenticated", "Invalid API key");
-        assert_eq!(app.admin().get(&format!("/api/jobs/{job}")).await.ok()["status"], "cancelled");
-        app.admin().get(&format!("/api/teams/{}", team.id)).await.refused(404, "not_found", &gone(&team));
+        assert_eq!(show(&app, &team).await["status"], "deleting");
         stand_in.set_down(false);
         assert!(stand_in.team(&team.id).is_some(), "else there is nothing to finish");
 
-        delete(&app, &team).await.ok();
+        if by_upkeep {
+            let done = app.admin().post("/api/upkeep", json!({})).await.ok();
+            assert_eq!(done["steps"]["deletions"], json!({"done": 1, "more": false, "error": null}));
+        } else {
+            delete(&app, &team).await.ok();
+        }
         assert_eq!((stand_in.team(&team.id), stand_in.keys_of(&team.id)), (None, vec![]), "{fault}");
+        assert_eq!(show(&app, &team).await["status"], "deleted");
+        assert_eq!(app.admin().get(&format!("/api/jobs/{job}")).await.ok()["status"], "cancelled");
         delete(&app, &team).await.refused(404, "not_found", &gone(&team));
     }
     app.check_invariants().await;
