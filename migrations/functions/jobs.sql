@@ -199,6 +199,7 @@ BEGIN
     INSERT INTO usage_days AS u (team_id, day, job_type, credits_charged)
     VALUES (p_team_id, today(), v_job.job_type, -v_credits)
     ON CONFLICT (team_id, day, job_type) DO UPDATE SET credits_charged = u.credits_charged - v_credits;
+    PERFORM limit_job_types(p_team_id, v_job.job_type);
     RETURN json_build_object(
         'team_id', p_team_id, 'job_id', p_job_id, 'credits_refunded', v_credits,
         'credits_remaining', v_row.balance_after, 'transaction', transaction_json(v_row));
@@ -295,7 +296,8 @@ BEGIN
         'calls', (SELECT coalesce(json_agg(json_build_object(
                       'call_id', call_id, 'purpose', purpose, 'model_group', model_group, 'tokens', total_tokens,
                       'latency_ms', latency_ms, 'error', error) ORDER BY call_id), '[]')
-                  FROM calls WHERE job_id = p_job_id))
+                  FROM (SELECT * FROM calls WHERE job_id = p_job_id ORDER BY call_id DESC LIMIT 100) AS newest),
+        'more_calls', v_job.total_calls > 100)
     WHERE job_id = p_job_id
     RETURNING * INTO v_job;
     PERFORM count_ended_job(v_job.team_id, v_job.job_type, p_status, v_credits, v_revenue,
@@ -344,25 +346,53 @@ BEGIN
 END $$;
 
 -- Only the admin sees `attempts`, which name models.
+CREATE OR REPLACE FUNCTION call_json(c calls, m call_messages, p_actor text) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT json_build_object(
+        'messages', m.messages, 'response', m.response,
+        'call_id', c.call_id, 'purpose', c.purpose, 'model_group', c.model_group,
+        'status', c.status, 'streamed', c.streamed,
+        'tokens', c.total_tokens, 'prompt_tokens', c.prompt_tokens, 'completion_tokens', c.completion_tokens,
+        'cost_usd', c.cost_usd, 'latency_ms', c.latency_ms, 'error', c.error, 'metadata', c.metadata,
+        'implausible_usage', c.implausible_usage, 'created_at', rfc3339(c.created_at),
+        'attempts', CASE WHEN p_actor = 'admin' THEN c.attempts END)
+$$;
+
+-- A job with its newest 100 calls, oldest first.
 CREATE OR REPLACE FUNCTION get_job(p_job_id uuid, p_actor text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_row jobs := current_job(p_job_id, p_actor);
 BEGIN
-    RETURN json_build_object('job', job_json(v_row), 'calls', (
-        SELECT coalesce(json_agg(json_build_object(
-            'messages', m.messages, 'response', m.response,
-            'call_id', c.call_id, 'purpose', purpose, 'model_group', model_group,
-            'status', status, 'streamed', streamed,
-            'tokens', total_tokens, 'prompt_tokens', prompt_tokens, 'completion_tokens', completion_tokens,
-            'cost_usd', cost_usd, 'latency_ms', latency_ms, 'error', error, 'metadata', metadata,
-            'implausible_usage', implausible_usage, 'created_at', rfc3339(created_at),
-            'attempts', CASE WHEN p_actor = 'admin' THEN attempts END) ORDER BY c.call_id), '[]')
-        FROM calls c
-        LEFT JOIN call_messages m ON m.job_id = c.job_id AND m.call_id = c.call_id AND m.expires_at > now()
-        WHERE c.job_id = p_job_id));
+    RETURN json_build_object('job', job_json(v_row), 'more_calls', v_row.total_calls > 100, 'calls', (
+        SELECT coalesce(json_agg(json ORDER BY call_id), '[]')
+        FROM (SELECT c.call_id, call_json(c, m, p_actor) AS json
+              FROM calls c LEFT JOIN call_messages m
+                  ON m.job_id = c.job_id AND m.call_id = c.call_id AND m.expires_at > now()
+              WHERE c.job_id = p_job_id ORDER BY c.call_id DESC LIMIT 100) AS newest));
 END $$;
 GRANT EXECUTE ON FUNCTION get_job TO llm_jobs_application;
+
+-- The calls of a job, newest first: `p_limit` of them, below the id `p_before_call` if it is given.
+CREATE OR REPLACE FUNCTION list_calls(p_job_id uuid, p_actor text, p_limit bigint, p_before_call uuid)
+RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    v_row jobs := current_job(p_job_id, p_actor);
+    v_page uuid[] := ARRAY(
+        SELECT call_id FROM calls WHERE job_id = p_job_id AND (p_before_call IS NULL OR call_id < p_before_call)
+        -- One more than asked for, to know whether another page follows.
+        ORDER BY call_id DESC LIMIT p_limit + 1);
+BEGIN
+    RETURN json_build_object(
+        'job_id', p_job_id, 'total', v_row.total_calls,
+        'next_cursor', CASE WHEN cardinality(v_page) > p_limit THEN v_page[p_limit] END,
+        'calls', (SELECT coalesce(json_agg(call_json(c, m, p_actor) ORDER BY c.call_id DESC), '[]')
+                  FROM unnest(v_page[:p_limit]) AS page (call_id)
+                      JOIN calls c ON c.job_id = p_job_id AND c.call_id = page.call_id
+                      LEFT JOIN call_messages m
+                          ON m.job_id = c.job_id AND m.call_id = c.call_id AND m.expires_at > now()));
+END $$;
+GRANT EXECUTE ON FUNCTION list_calls TO llm_jobs_application;
 
 CREATE OR REPLACE FUNCTION get_job_costs(p_job_id uuid, p_actor text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
@@ -376,7 +406,8 @@ BEGIN
             'call_id', call_id, 'purpose', purpose, 'model_group', model_group, 'prompt_tokens', prompt_tokens,
             'completion_tokens', completion_tokens, 'cost_usd', cost_usd, 'created_at', rfc3339(created_at))
             ORDER BY call_id), '[]')
-            FROM calls WHERE job_id = p_job_id));
+            FROM (SELECT * FROM calls WHERE job_id = p_job_id ORDER BY call_id DESC LIMIT 100) AS newest),
+        'more_calls', v_row.total_calls > 100);
 END $$;
 GRANT EXECUTE ON FUNCTION get_job_costs TO llm_jobs_application;
 
@@ -445,3 +476,45 @@ BEGIN
                  FROM jobs j WHERE job_id = ANY (v_page[:p_limit])));
 END $$;
 GRANT EXECUTE ON FUNCTION list_jobs TO llm_jobs_application;
+
+-- Erases a user from up to 200 of a team's jobs: {jobs, messages, more}. `p_erased` takes the place of the user's id.
+-- What the caller has said of the jobs and their calls goes; sums stay. When there are no more jobs, kept answers that
+-- name one of these jobs go, too.
+CREATE OR REPLACE FUNCTION erase_user(p_team_id text, p_user_id text, p_erased text) RETURNS json LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_jobs uuid[];
+    v_messages bigint;
+    v_more boolean;
+BEGIN
+    PERFORM readable_team(p_team_id);
+    v_jobs := ARRAY(
+        SELECT job_id FROM jobs WHERE team_id = p_team_id AND user_id = p_user_id
+        ORDER BY job_id LIMIT 200 FOR NO KEY UPDATE);
+    DELETE FROM call_messages WHERE job_id = ANY (v_jobs);
+    GET DIAGNOSTICS v_messages = ROW_COUNT;
+    UPDATE calls SET metadata = '{}', purpose = NULL, error = NULL, attempts = without(attempts, ARRAY['reason'])
+    WHERE job_id = ANY (v_jobs);
+    UPDATE jobs
+    SET user_id = p_erased, metadata = '{}', error_message = NULL,
+        completion = (completion::jsonb || jsonb_build_object(
+            'calls', without(completion -> 'calls', ARRAY['purpose', 'error'])))::json
+    WHERE job_id = ANY (v_jobs);
+    v_more := cardinality(v_jobs) = 200;
+    IF NOT v_more THEN
+        DELETE FROM idempotency_keys
+        WHERE caller IN ('admin', 'team:' || p_team_id)
+          AND substring(answer::text FROM '"job_id" ?: ?"([0-9a-f-]{36})"')::uuid
+              IN (SELECT job_id FROM jobs WHERE team_id = p_team_id AND user_id = p_erased);
+    END IF;
+    RETURN json_build_object('jobs', cardinality(v_jobs), 'messages', v_messages, 'more', v_more);
+END $$;
+GRANT EXECUTE ON FUNCTION erase_user TO llm_jobs_application;
+
+-- A list of objects in which these members are null.
+CREATE OR REPLACE FUNCTION without(p_objects json, p_members text[]) RETURNS json LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(json_agg((
+        SELECT json_object_agg(key, CASE WHEN key = ANY (p_members) THEN json 'null' ELSE value END)
+        FROM json_each(object))), '[]')
+    FROM json_array_elements(p_objects) AS object
+$$;

@@ -45,8 +45,11 @@ pub struct CompletedJob {
     pub completed_at: String,
     /// What the job cost, in US dollars and in credits.
     pub costs: Costs,
-    /// The job's calls, oldest first.
+    /// The job's newest 100 calls, oldest first.
     pub calls: Vec<CompletedCall>,
+    /// Whether the job has more calls: `GET /api/jobs/{job_id}/calls` lists them.
+    #[serde(default)]
+    pub more_calls: bool,
 }
 
 /// The sums over a job's calls, and the credits that it was charged.

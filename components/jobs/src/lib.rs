@@ -23,6 +23,7 @@ pub static API: LazyLock<Api> = LazyLock::new(|| {
         AdminOrTeam: complete::complete,
         AdminOrTeam: read::get,
         AdminOrTeam: read::costs,
+        AdminOrTeam: read::calls,
         AdminOrTeam: metadata::merge,
         AdminOrTeam: read::list,
     ]

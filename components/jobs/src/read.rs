@@ -115,13 +115,15 @@ pub struct Call {
 pub struct JobWithCalls {
     #[serde(flatten)]
     job: Job,
-    /// The job's calls, oldest first.
+    /// The job's newest 100 calls, oldest first.
     calls: Vec<Call>,
+    /// Whether the job has more calls: `GET /api/jobs/{job_id}/calls` goes on with the first `call_id` as its `cursor`.
+    more_calls: bool,
 }
 
 /// Read a job
 ///
-/// The answer includes the job's calls.
+/// The answer includes the job's newest 100 calls.
 #[utoipa::path(get, path = "/api/jobs/{job_id}", tag = "Jobs", params(("job_id" = Uuid, Path)),
     responses((status = 200, body = JobWithCalls)))]
 pub async fn get(caller: Caller, PathOf(job_id): PathOf<JobId>) -> Result<Json<JobWithCalls>> {
@@ -129,14 +131,64 @@ pub async fn get(caller: Caller, PathOf(job_id): PathOf<JobId>) -> Result<Json<J
     struct Answer {
         job: Job,
         calls: Vec<Call>,
+        more_calls: bool,
     }
-    let Answer { mut job, mut calls } =
+    let Answer { mut job, mut calls, more_calls } =
         function!(get_job(p_actor: caller.reader(), p_job_id: job_id)).run().await?;
     if !caller.sees_costs().await? {
         job.total_cost_usd = None;
         calls.iter_mut().for_each(|call| call.cost_usd = None);
     }
-    Ok(Json(JobWithCalls { job, calls }))
+    Ok(Json(JobWithCalls { job, calls, more_calls }))
+}
+
+/// Which calls of a job are asked for.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CallPage {
+    /// The maximum number of calls on the page.
+    #[serde(default = "default_limit", deserialize_with = "PageLimit::from_text")]
+    #[param(value_type = i64, minimum = 1, maximum = 1000, default = 50, required = false)]
+    limit: PageLimit,
+    /// The `next_cursor` of the page before: only calls that began before that one.
+    cursor: Option<CallId>,
+}
+
+/// A page of a job's calls, newest first.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Calls {
+    /// The job.
+    job_id: JobId,
+    /// The number of calls on all pages.
+    total: i64,
+    /// The calls of this page, newest first.
+    calls: Vec<Call>,
+    /// The `cursor` of the next page; `null` on the last page.
+    next_cursor: Option<CallId>,
+}
+
+/// List a job's calls
+///
+/// Calls are sorted newest first.
+#[utoipa::path(get, path = "/api/jobs/{job_id}/calls", tag = "Jobs", params(("job_id" = Uuid, Path), CallPage),
+    responses((status = 200, body = Calls)))]
+pub async fn calls(
+    caller: Caller,
+    PathOf(job_id): PathOf<JobId>,
+    Query(page): Query<CallPage>,
+) -> Result<Json<Calls>> {
+    let function = function!(list_calls(
+        p_job_id: job_id,
+        p_actor: caller.reader(),
+        p_limit: page.limit,
+        p_before_call: page.cursor,
+    ));
+    let mut page: Calls = function.run().await?;
+    if !caller.sees_costs().await? {
+        page.calls.iter_mut().for_each(|call| call.cost_usd = None);
+    }
+    Ok(Json(page))
 }
 
 /// The cost of a job, and of each of its calls.
@@ -154,8 +206,10 @@ pub struct JobCosts {
     costs: Sums,
     /// Whether credits were deducted for the job.
     credit_applied: bool,
-    /// The cost of each call, oldest first.
+    /// The cost of each of the newest 100 calls, oldest first.
     breakdown: Vec<CallCost>,
+    /// Whether the job has more calls.
+    more_calls: bool,
 }
 
 /// The cost of a call.

@@ -8,6 +8,7 @@
     clippy::too_many_lines
 )]
 
+mod erase;
 mod keys;
 mod organizations;
 mod teams;
@@ -33,6 +34,7 @@ pub static API: LazyLock<Api> = LazyLock::new(|| {
         Admin: teams::set_access_groups,
         Admin: teams::suspend,
         Admin: teams::resume,
+        Admin: erase::erase_user,
         Admin: keys::list,
         Admin: keys::create,
         Admin: keys::rotate,

@@ -10,7 +10,7 @@ use crate::{
     litellm::chat::{Attempt, AttemptError, Class, Failure, Usage},
     store::idempotency::Request,
     teams::sync,
-    values::{CallId, CallStatus, GroupName, JobId, TeamId},
+    values::{CallId, CallStatus, GroupName, JobId, TeamId, shortened},
 };
 use axum::{http::HeaderValue, response::Response};
 use serde::{Deserialize, Serialize};
@@ -311,6 +311,9 @@ fn replace_name(words: &str, name: &str, other: &str) -> String {
     replaced + rest
 }
 
+/// The maximum number of characters that are kept of why an attempt failed.
+const REASON: usize = 200;
+
 impl Tried {
     fn answered(model: Model, latency: Duration) -> Self {
         let latency_ms = latency.as_millis();
@@ -322,7 +325,7 @@ impl Tried {
             model: model.model_name,
             outcome: "failed",
             status: failure.status,
-            reason: Some(failure.reason.chars().take(500).collect()),
+            reason: Some(shortened(&failure.reason, REASON)),
             latency_ms: latency.as_millis(),
         }
     }

@@ -4,7 +4,7 @@ use super::{Answer, Envelope, Problem, SendError, Unanswered, read, send, sse};
 use crate::{
     error::{Code, Error},
     platform::time::within,
-    values::{CallId, GroupName, TeamId, TokenCount, Usd, VirtualKey},
+    values::{CallId, GroupName, TeamId, TokenCount, Usd, VirtualKey, shortened},
 };
 use axum::http::{Method, StatusCode};
 use bytes::Bytes;
@@ -189,13 +189,17 @@ fn classify(answer: &Answer, problem: &Problem) -> Class {
     }
 }
 
+/// The maximum number of characters of a provider's message.
+const WORDS: usize = 1000;
+
 /// The provider's message, taken out of LiteLLM's, which wraps it in the names of exceptions, models and deployments.
 /// `None` if it is empty or can't be passed on.
 fn provider_message(message: &str) -> Option<String> {
     let first_line = message.lines().next().unwrap_or_default();
     let words = first_line.split_once("Exception - ").map_or(first_line, |(_, words)| words);
     // The provider may quote the request. The message is stored as text, which can't hold U+0000.
-    (!words.is_empty() && !words.starts_with("litellm.")).then(|| words.replace(char::is_control, "\u{fffd}"))
+    (!words.is_empty() && !words.starts_with("litellm."))
+        .then(|| shortened(words, WORDS).replace(char::is_control, "\u{fffd}"))
 }
 
 /// The tokens and the cost of an answer.
@@ -451,4 +455,24 @@ fn parse_event(data: &str) -> Result<Event, Failure> {
         return Err(Failure::of_model(error.message));
     }
     serde_json::from_str(data).map(Event::Chunk).map_err(Failure::unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WORDS, provider_message};
+
+    #[test]
+    fn a_providers_words_are_unwrapped_and_bounded() {
+        let message = |text: &str| provider_message(text);
+        assert_eq!(
+            message("litellm.BadRequestError: OpenAIException - no such tool\nmore").as_deref(),
+            Some("no such tool")
+        );
+        for nothing in ["", "litellm.BadRequestError: x", "OpenAIException - "] {
+            assert_eq!(message(nothing), None, "{nothing}");
+        }
+        let long = message(&"ä".repeat(WORDS + 1)).expect("words");
+        assert_eq!((long.chars().count(), long.ends_with("ä…")), (WORDS, true));
+        assert_eq!(message(&"ä".repeat(WORDS)), Some("ä".repeat(WORDS)));
+    }
 }

@@ -18,7 +18,7 @@ pub use ids::{
 pub use metadata::{Metadata, check_storable};
 pub use money::Usd;
 pub use numbers::{Amount, CreditCount, Limit, TokenCount, Whole};
-pub use text::{Label, Name, Prose, Text};
+pub use text::{Label, Name, Prose, Text, shortened};
 pub use virtual_key::VirtualKey;
 pub use words::{
     AlertKind, BillingMode, BudgetMode, CallStatus, ChargeWhen, FinalStatus, GroupStatus, JobStatus,

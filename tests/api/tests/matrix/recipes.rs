@@ -114,6 +114,9 @@ pub async fn recipe(route: &str, world: &World<'_>) -> Recipe {
         }
         "PUT /api/teams/{team_id}/suspend" => at(format!("/api/teams/{id}/suspend")),
         "PUT /api/teams/{team_id}/resume" => at(format!("/api/teams/{id}/resume")),
+        "POST /api/teams/{team_id}/erase-user" => {
+            at(format!("/api/teams/{id}/erase-user")).body(json!({"user_id": "somebody"}))
+        }
         "POST /api/teams/{team_id}/resync" => at(format!("/api/teams/{id}/resync")),
         "GET /api/teams/{team_id}/jobs" => at(format!("/api/teams/{id}/jobs")),
         "GET /api/teams/{team_id}/usage" => at(format!("/api/teams/{id}/usage")),
@@ -155,6 +158,7 @@ pub async fn recipe(route: &str, world: &World<'_>) -> Recipe {
             .body(json!({"team_id": id, "job_type": "test"}))
             .others_get(403, "wrong_team"),
         "GET /api/jobs/{job_id}" => at(format!("/api/jobs/{job}")),
+        "GET /api/jobs/{job_id}/calls" => at(format!("/api/jobs/{job}/calls")),
         "GET /api/jobs/{job_id}/costs" => at(format!("/api/jobs/{job}/costs")),
         "PATCH /api/jobs/{job_id}/metadata" => {
             at(format!("/api/jobs/{job}/metadata")).body(json!({"metadata": {"reviewed": true}}))
