@@ -42,10 +42,10 @@ BEGIN
             FROM unnest(v_jobs, v_calls) AS due (job_id, call_id)
                 JOIN calls c ON c.job_id = due.job_id AND c.call_id = due.call_id
                 JOIN jobs j ON j.job_id = due.job_id
-            WHERE c.status = 'open' FOR NO KEY UPDATE OF c, j SKIP LOCKED
+            WHERE c.status = 'open' AND c.job_id >= v_oldest AND j.job_id >= v_oldest FOR NO KEY UPDATE OF c, j SKIP LOCKED
         ), ended AS (
             UPDATE calls c SET status = 'abandoned', ended_at = c.deadline, cost_check_at = now()
-            FROM overdue o WHERE c.job_id = o.job_id AND c.call_id = o.call_id
+            FROM overdue o WHERE c.job_id = o.job_id AND c.call_id = o.call_id AND c.job_id >= v_oldest
             RETURNING c.model_group, o.job_id, o.job_type, o.status, o.open_calls
         )
         SELECT job_id, job_type, status, open_calls, count(*) AS calls, array_agg(model_group) AS groups
@@ -67,7 +67,7 @@ BEGIN
     FOR v_row IN
         WITH ended AS (
             UPDATE jobs j SET status = 'expired', completed_at = j.expires_at
-            FROM unnest(v_jobs) AS due (job_id) WHERE j.job_id = due.job_id
+            FROM unnest(v_jobs) AS due (job_id) WHERE j.job_id = due.job_id AND j.job_id >= v_oldest
             RETURNING j.job_id, j.job_type, j.open_calls, j.delivered
         )
         SELECT job_type, count(*) AS jobs,

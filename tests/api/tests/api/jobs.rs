@@ -263,7 +263,9 @@ async fn the_list_is_newest_first_and_can_be_filtered_and_paged() {
     }
     let list = team.client.get(&format!("/api/teams/{}/jobs?status=completed", team.id)).await.ok();
     let mut job = team.read(&jobs[0]).await;
-    job.as_object_mut().expect("a job").remove("calls");
+    job.as_object_mut()
+        .expect("a job")
+        .retain(|member, _| !["calls", "more_calls"].contains(&member.as_str()));
     assert_eq!(list["jobs"][0], job, "a job in the list is the job without its calls");
     app.admin().get("/api/teams/None/jobs").await.refused(404, "not_found", "Team 'None' not found");
     app.check_invariants().await;

@@ -151,6 +151,13 @@ async fn metrics_count_what_has_happened() {
     for (status, expected) in [("completed", "2"), ("failed", "1"), ("cancelled", "1"), ("expired", "1")] {
         scrape.is("llm_jobs_jobs_ended_total", &[("status", status)], expected);
     }
+    scrape.is("llm_jobs_lost_settlements_total", &[], "0");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs();
+    for step in ["jobs", "months", "messages", "costs", "deletions", "history"] {
+        let labels = [("step", step)];
+        let at = scrape.value("llm_jobs_upkeep_last_success_timestamp_seconds", &labels);
+        assert!((Decimal::from(now - 60)..=Decimal::from(now + 1)).contains(&at), "{step}: {at}");
+    }
     for (state, expected) in [("allocated", "20"), ("used", "2"), ("reserved", "1")] {
         scrape.is("llm_jobs_credits", &[("state", state)], expected);
     }
@@ -245,4 +252,21 @@ async fn metrics_are_the_admins() {
             answer.text
         );
     }
+}
+
+#[tokio::test]
+async fn the_usage_of_a_call_that_is_gone_is_counted_and_logged_as_lost() {
+    let app = TestApp::start().await;
+    let team = app.team(1).await;
+    let job = team.job().await;
+    let gone = async {
+        team.open_call(&job).await;
+        crate::fixtures::sql(&app, "DELETE FROM calls").await;
+    };
+    let (answer, ()) = futures::join!(team.call(&job, "[[first_ms=1500]] hello"), gone);
+    let call = answer.ok()["call_id"].as_str().expect("an id").to_owned();
+    scrape(&app).await.is("llm_jobs_lost_settlements_total", &[], "1");
+    let logs = app.logs();
+    let line = logs.lines().find(|line| line.contains("settling a call")).expect("a line");
+    assert!(line.contains(&call) && line.contains(&job), "{line}");
 }

@@ -3,7 +3,10 @@
 use futures::future::join_all;
 use serde_json::{Value, json};
 use sql_tests::{Expect, Session, Team, World};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -459,4 +462,24 @@ async fn a_sweep_finds_what_is_overdue_by_index_however_many_jobs_there_are() {
             assert!(read.iter().all(|(_, rows)| *rows < 20), "{plans}: {statement}: {read:?}");
         }
     }
+}
+
+/// `docs/scaling.md` says of every table what bounds it.
+#[tokio::test]
+async fn every_table_has_something_that_bounds_it_or_a_reason_why_not() {
+    let world = World::new().await;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/scaling.md");
+    let text = std::fs::read_to_string(path).expect("docs/scaling.md");
+    let (_, section) = text.split_once("## What grows, and what removes it").expect("the section");
+    let (section, _) = section.split_once("\n## ").expect("its end");
+    let named: BTreeSet<&str> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" | ").next())
+        .flat_map(|names| names.split(", ").map(|name| name.trim_matches('`')))
+        .collect();
+    let tables = "SELECT relname::text FROM pg_class
+                  WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition";
+    let rows = world.client.query(tables, &[]).await.expect("the tables");
+    let tables: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(tables.iter().map(String::as_str).collect::<BTreeSet<_>>(), named);
 }
