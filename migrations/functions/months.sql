@@ -57,8 +57,8 @@ SELECT make_months(2) WHERE NOT EXISTS (
     SELECT FROM pg_inherits WHERE inhparent = 'jobs'::regclass AND inhrelid <> 'jobs_other'::regclass);
 
 -- Makes the rows for which there was no month's table those of a table of their month: {done, more}. `done` is the
--- number of tables. Rows are not copied: `*_other` becomes the table of the months from the oldest row to the next table
--- or the newest row, and an empty one takes its place, with the rows of later months, which the next call is for.
+-- number of tables. Rows are not copied: `*_other` becomes the table of the months from the oldest row to the next
+-- table or the newest row, and an empty one takes its place, with the rows of later months, which the next call is for.
 CREATE OR REPLACE FUNCTION adopt_other_months() RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '200ms' AS $$
 DECLARE
@@ -94,7 +94,8 @@ BEGIN
         EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', v_table, v_table || '_other');
         EXECUTE format('ALTER TABLE %I RENAME TO %I', v_table || '_other', v_table || '_' || v_name);
         EXECUTE format('CREATE TABLE %I PARTITION OF %I DEFAULT', v_table || '_other', v_table);
-        EXECUTE format('WITH later AS (DELETE FROM %I WHERE job_id >= %L RETURNING *) INSERT INTO %I SELECT * FROM later',
+        EXECUTE format('WITH later AS (DELETE FROM %I WHERE job_id >= %L RETURNING *)
+                        INSERT INTO %I SELECT * FROM later',
                        v_table || '_' || v_name, v_to, v_table || '_other');
         -- A table is not attached with a constraint that its rows were not checked for.
         FOR v_constraint IN
@@ -112,8 +113,8 @@ END $$;
 GRANT EXECUTE ON FUNCTION adopt_other_months TO llm_jobs_application;
 
 -- Drops the tables of the oldest month that ended `p_months` months ago or earlier: {done, more}. The ledger and the
--- usage are kept. At least one whole month is kept, since a job can be open for up to 30 days. What is still open in the
--- month is ended first, as far as one statement should.
+-- usage are kept. At least one whole month is kept, since a job can be open for up to 30 days. What is still open in
+-- the month is ended first, as far as one statement should.
 CREATE OR REPLACE FUNCTION drop_month(p_months integer)
 RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '200ms' AS $$

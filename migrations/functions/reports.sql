@@ -126,9 +126,9 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
         'credits', (SELECT json_build_object('allocated', coalesce(sum(allocated), 0), 'used', coalesce(sum(used), 0),
                                              'reserved', coalesce(sum(held), 0)) FROM credit_accounts),
         'latency_bounds', latency_bounds(),
-        'upkeep', (SELECT coalesce(json_agg(json_build_object(
-                              'step', step, 'succeeded_at', floor(extract(epoch FROM succeeded_at))) ORDER BY step), '[]')
-                   FROM upkeep_steps),
+        'upkeep', (SELECT coalesce(json_agg(json_build_object('step', step, 'succeeded_at', seconds)
+                                            ORDER BY step), '[]')
+                   FROM upkeep_steps, floor(extract(epoch FROM succeeded_at)) AS seconds),
         'calls', (SELECT coalesce(json_agg(json_build_object(
                 'model_group', model_group, 'succeeded', succeeded, 'failed', failed, 'refused', refused,
                 'cancelled', cancelled, 'abandoned', abandoned, 'tokens', tokens, 'cost_usd', cost_usd,

@@ -401,8 +401,8 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION set_team_status TO llm_jobs_application;
 
--- Deletes a team here: its keys are revoked, and its id stays taken. Its ledger and usage are kept. Then its keys have to
--- be deleted in LiteLLM, and its jobs ended (`end_jobs_of_deleted_team`), and that it was done recorded
+-- Deletes a team here: its keys are revoked, and its id stays taken. Its ledger and usage are kept. Then its keys have
+-- to be deleted in LiteLLM, and its jobs ended (`end_jobs_of_deleted_team`), and that it was done recorded
 -- (`litellm_synced`). Until then the team shows as `deleting`, and repeating the request, or upkeep, goes on.
 CREATE OR REPLACE FUNCTION delete_team(p_team_id text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$

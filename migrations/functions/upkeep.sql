@@ -1,12 +1,12 @@
 -- Sweeping: ending what is overdue.
 
 -- Sweeps a team: jobs past their deadline expire and release their reservation (and are charged if their terms say so),
--- calls past their deadline are abandoned, and automatic refills that are due are made, one for each period.
--- Everything that shows or uses a team's credits calls this first. At most `p_limit` jobs and as many calls are ended,
--- those first whose deadline passed first; the next sweep goes on. `expired` is the number of jobs that expired, `ended`
--- the larger one of the numbers of jobs and calls.
--- `p_recent`: jobs that were opened more than 32 days ago are not looked for, since each month's tables take time. No job
--- is open for longer than 30 days, so such a job is only there if nothing else has swept its team for a while.
+-- calls past their deadline are abandoned, and automatic refills that are due are made, one for each period. Everything
+-- that shows or uses a team's credits calls this first. At most `p_limit` jobs and as many calls are ended, those first
+-- whose deadline passed first; the next sweep goes on. `expired` is the number of jobs that expired, `ended` the larger
+-- one of the numbers of jobs and calls.
+-- `p_recent`: jobs that were opened more than 32 days ago are not looked for, since each month's tables take time. No
+-- job is open for longer than 30 days, so such a job is only there if nothing else has swept its team for a while.
 CREATE OR REPLACE FUNCTION sweep_team(
     p_team_id text, p_limit bigint DEFAULT 20, p_recent boolean DEFAULT false, OUT expired bigint, OUT ended bigint
 ) LANGUAGE plpgsql AS $$
@@ -42,7 +42,8 @@ BEGIN
             FROM unnest(v_jobs, v_calls) AS due (job_id, call_id)
                 JOIN calls c ON c.job_id = due.job_id AND c.call_id = due.call_id
                 JOIN jobs j ON j.job_id = due.job_id
-            WHERE c.status = 'open' AND c.job_id >= v_oldest AND j.job_id >= v_oldest FOR NO KEY UPDATE OF c, j SKIP LOCKED
+            WHERE c.status = 'open' AND c.job_id >= v_oldest AND j.job_id >= v_oldest
+            FOR NO KEY UPDATE OF c, j SKIP LOCKED
         ), ended AS (
             UPDATE calls c SET status = 'abandoned', ended_at = c.deadline, cost_check_at = now()
             FROM overdue o WHERE c.job_id = o.job_id AND c.call_id = o.call_id AND c.job_id >= v_oldest
@@ -62,7 +63,8 @@ BEGIN
 
     v_jobs := ARRAY(
         SELECT job_id FROM jobs
-        WHERE team_id = p_team_id AND status IN ('pending', 'in_progress') AND expires_at <= now() AND job_id >= v_oldest
+        WHERE team_id = p_team_id AND status IN ('pending', 'in_progress') AND expires_at <= now()
+          AND job_id >= v_oldest
         ORDER BY expires_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED);
     FOR v_row IN
         WITH ended AS (
@@ -179,7 +181,8 @@ BEGIN
 END $$;
 
 -- One batch of sweeping all teams, in the order of their ids after `p_after`: {done, more, next}. `done` is the number
--- of jobs that expired, and `next` the `p_after` of the next batch. A batch takes as long as a call can wait for an account.
+-- of jobs that expired, and `next` the `p_after` of the next batch. A batch takes as long as a call can wait for an
+-- account.
 CREATE OR REPLACE FUNCTION sweep_batch(p_after text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE

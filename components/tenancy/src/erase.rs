@@ -31,10 +31,10 @@ pub struct Erased {
 
 /// Erase a user
 ///
-/// In all jobs of the team for this user, the user's id is replaced by a random one that begins with `erased-`, and what
-/// was said of the jobs and their calls is deleted: stored messages, metadata, purposes and error messages, and answers
-/// that were kept for an `Idempotency-Key`. Answers of models among them are kept only encrypted, and for a day. Sums and
-/// costs stay. A request that breaks off can be repeated. An unknown user is no error.
+/// In all jobs of the team for this user, the user's id is replaced by a random one that begins with `erased-`, and
+/// what was said of the jobs and their calls is deleted: stored messages, metadata, purposes and error messages, and
+/// answers that were kept for an `Idempotency-Key`. Answers of models among them are kept only encrypted, and for a
+/// day. Sums and costs stay. A request that breaks off can be repeated. An unknown user is no error.
 #[utoipa::path(post, path = "/api/teams/{team_id}/erase-user", tag = "Teams", params(("team_id" = TeamId, Path)),
     request_body = EraseUser, responses((status = 200, body = Erased)))]
 pub async fn erase_user(

@@ -215,8 +215,9 @@ pub struct DeletedTeam {
 /// Delete a team
 ///
 /// Its keys stop working, in LiteLLM first, and its open jobs are cancelled. Until all of that is done its status is
-/// `deleting`. The admin can still read the team, its ledger, its usage and its jobs, and its id can't be used again. If
-/// LiteLLM can't be reached, the answer is 503; sending the request again, or the next upkeep, continues the deletion.
+/// `deleting`. The admin can still read the team, its ledger, its usage and its jobs, and its id can't be used again.
+/// If LiteLLM can't be reached, the answer is 503; sending the request again, or the next upkeep, continues the
+/// deletion.
 #[utoipa::path(delete, path = "/api/teams/{team_id}", tag = "Teams", params(("team_id" = TeamId, Path)),
     responses((status = 200, body = DeletedTeam)))]
 pub async fn delete(mutation: Mutation, PathTeam(team_id): PathTeam) -> Result<Json<DeletedTeam>> {

@@ -37,8 +37,8 @@ pub struct Upkeep {
 /// The steps of the upkeep, in this order.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Steps {
-    /// Jobs past their deadline expire and release their credit, calls past theirs become `abandoned`, and due automatic
-    /// refills are made. `done` is the number of jobs that expired.
+    /// Jobs past their deadline expire and release their credit, calls past theirs become `abandoned`, and due
+    /// automatic refills are made. `done` is the number of jobs that expired.
     jobs: Step,
     /// Jobs and calls for which no month's table was there in time get one.
     other_months: Step,

@@ -12,7 +12,8 @@ async fn an_erased_user_leaves_no_trace_and_all_sums_stay() {
     let app = TestApp::start_with(Options { variables, ..Options::default() }).await;
     let (team, other) = (app.team(600).await, app.team(5).await);
     let secret = "canary of the user";
-    let create = |team: &str, user: &str| json!({"team_id": team, "user_id": user, "job_type": "test", "metadata": {"name": secret}});
+    let metadata = json!({"name": secret});
+    let create = |team: &str, user: &str| json!({"team_id": team, "user_id": user, "job_type": "test", "metadata": metadata});
     let mut jobs = vec![];
     for end in ["completed", "failed", "open"] {
         let job = team.client.post("/api/jobs/create", create(&team.id, USER)).await.ok();

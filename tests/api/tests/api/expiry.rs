@@ -193,3 +193,22 @@ async fn upkeep_ends_what_is_overdue_in_all_teams_at_once() {
     assert_eq!((unknown.status.as_u16(), &unknown.body["code"]), (400, &json!("invalid_request")));
     app.check_invariants().await;
 }
+
+/// `POST /api/jobs/expire`
+#[tokio::test]
+async fn upkeep_has_an_earlier_name_and_is_repeated_by_its_idempotency_key() {
+    for path in ["/api/jobs/expire", "/api/upkeep"] {
+        let (app, team, _) = overdue().await;
+        let once = async || {
+            let request = app.admin().request(reqwest::Method::POST, path).header("idempotency-key", "once");
+            Answer::of(request.body("{}")).await
+        };
+        let first = once().await;
+        assert_eq!(first.clone().ok()["expired_jobs"], 1);
+        team.job().await;
+        pass_deadline(&app).await;
+        let again = once().await;
+        assert_eq!((again.header("idempotent-replayed"), &again.body), (Some("true"), &first.body));
+        assert_eq!(team.balance().await["credits_reserved"], 0);
+    }
+}

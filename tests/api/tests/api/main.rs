@@ -34,6 +34,7 @@ mod long_idle;
 mod metadata;
 mod metrics;
 mod model_groups;
+mod names;
 mod organizations;
 mod outages;
 mod pricing;

@@ -6,7 +6,7 @@ use shared::http::Access;
 use std::{collections::BTreeSet, fs};
 
 /// What the paths of the API begin with, each with a slash or nothing behind it.
-const AREAS: [&str; 13] = [
+const AREAS: [&str; 14] = [
     "/api/organizations",
     "/api/model-groups",
     "/api/model-access-groups",
@@ -14,6 +14,7 @@ const AREAS: [&str; 13] = [
     "/api/credits/teams",
     "/api/jobs",
     "/api/audit-log",
+    "/api/upkeep",
     "/v1",
     "/health",
     "/metrics",
