@@ -96,7 +96,7 @@ const MUTANTS: [Mutant; 48] = [
     Mutant {
         name: "a job that expired keeps its credit",
         breaks: &[ACCOUNT],
-        changes: &[(UPKEEP, "SET held = held - v_expired,", "SET held = held,")],
+        changes: &[(UPKEEP, "SET held = held - expired,", "SET held = held,")],
     },
     Mutant {
         name: "a job past its deadline takes calls",
@@ -228,8 +228,8 @@ const MUTANTS: [Mutant; 48] = [
         breaks: &[ABANDONED],
         changes: &[(
             UPKEEP,
-            "AND c.status = 'open' AND c.deadline <= now()",
-            "AND c.status = 'open' AND false",
+            "AND status = 'open' AND deadline <= now() AND job_id >= v_oldest",
+            "AND status = 'open' AND false",
         )],
     },
     Mutant {

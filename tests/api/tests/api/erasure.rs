@@ -5,28 +5,32 @@ use serde_json::{Value, json};
 
 const USER: &str = "jane.doe@example.com";
 
+/// What is said of the user.
+const SECRET: &str = "canary of the user";
+
+fn job_of(team: &str, user: &str) -> Value {
+    json!({"team_id": team, "user_id": user, "job_type": "test", "metadata": {"name": SECRET}})
+}
+
 /// `POST /api/teams/{team_id}/erase-user`
 #[tokio::test]
 async fn an_erased_user_leaves_no_trace_and_all_sums_stay() {
     let variables = vec![("store_messages_days", "7".to_owned())];
     let app = TestApp::start_with(Options { variables, ..Options::default() }).await;
     let (team, other) = (app.team(600).await, app.team(5).await);
-    let secret = "canary of the user";
-    let metadata = json!({"name": secret});
-    let create = |team: &str, user: &str| json!({"team_id": team, "user_id": user, "job_type": "test", "metadata": metadata});
     let mut jobs = vec![];
     for end in ["completed", "failed", "open"] {
-        let job = team.client.post("/api/jobs/create", create(&team.id, USER)).await.ok();
+        let job = team.client.post("/api/jobs/create", job_of(&team.id, USER)).await.ok();
         let job = job["job_id"].as_str().expect("an id").to_owned();
-        for prompt in [secret.to_owned(), format!("[[status=400]] {secret}")] {
+        for prompt in [SECRET.to_owned(), format!("[[status=400]] {SECRET}")] {
             let body = json!({
-                "messages": [{"role": "user", "content": prompt}], "purpose": secret, "call_metadata": {"x": secret},
+                "messages": [{"role": "user", "content": prompt}], "purpose": SECRET, "call_metadata": {"x": SECRET},
             });
             team.client.post(&format!("/api/jobs/{job}/llm-call"), body).await;
         }
         if end != "open" {
             let request = team.client.request(reqwest::Method::POST, &format!("/api/jobs/{job}/complete"));
-            let body = json!({"status": end, "error_message": secret, "metadata": {"y": secret}});
+            let body = json!({"status": end, "error_message": SECRET, "metadata": {"y": SECRET}});
             api_tests::Answer::of(request.header("idempotency-key", &job).body(body.to_string())).await.ok();
         }
         jobs.push(job);
@@ -40,9 +44,9 @@ async fn an_erased_user_leaves_no_trace_and_all_sums_stay() {
     );
     app.database.client.batch_execute(&many).await.expect("many jobs");
     let same_name =
-        other.client.post("/api/jobs/create", create(&other.id, USER)).await.ok()["job_id"].clone();
+        other.client.post("/api/jobs/create", job_of(&other.id, USER)).await.ok()["job_id"].clone();
     let kept =
-        team.client.post("/api/jobs/create", create(&team.id, "somebody else")).await.ok()["job_id"].clone();
+        team.client.post("/api/jobs/create", job_of(&team.id, "somebody else")).await.ok()["job_id"].clone();
     let usage = format!("/api/teams/{}/usage", team.id);
     let (before, balance) = (app.admin().get(&usage).await.ok(), team.balance().await);
     let jobs_before: Vec<Value> = futures::future::join_all(jobs.iter().map(|job| team.read(job))).await;
@@ -58,7 +62,7 @@ async fn an_erased_user_leaves_no_trace_and_all_sums_stay() {
 
     app.admin().delete(&format!("/api/teams/{}", other.id)).await.ok();
     let everything = app.database.everything().await;
-    for line in everything.lines().filter(|line| line.contains(USER) || line.contains(secret)) {
+    for line in everything.lines().filter(|line| line.contains(USER) || line.contains(SECRET)) {
         assert!(line.contains(&other.id) || line.contains("somebody else"), "{line}");
     }
     assert!(!app.logs().contains(USER));
@@ -80,7 +84,7 @@ async fn an_erased_user_leaves_no_trace_and_all_sums_stay() {
         }
     }
     assert!(names.iter().all(|name| *name == names[0] && name.starts_with("erased-")), "{names:?}");
-    assert_eq!(team.read(kept.as_str().expect("an id")).await["metadata"]["name"], secret);
+    assert_eq!(team.read(kept.as_str().expect("an id")).await["metadata"]["name"], SECRET);
     assert_eq!(team.complete(&jobs[0], "completed").await.ok()["costs"]["total_calls"], 2);
     let audit = app.admin().get("/api/audit-log").await;
     assert!(audit.text.contains("erase-user") && !audit.text.contains(USER));
