@@ -88,28 +88,44 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION organization_usage TO llm_jobs_application;
 
--- One row for each day, team and job type, for tables.
-CREATE OR REPLACE FUNCTION usage_rows(p_organization_id text, p_team_id text, p_from date, p_to date)
-RETURNS json LANGUAGE plpgsql STABLE
+-- One row for each team, day and job type, for tables, in this order: at most `p_limit` rows after the one that the
+-- parameters `p_after_…` name; NULL: from the first, and all of them.
+CREATE OR REPLACE FUNCTION usage_rows(
+    p_organization_id text, p_team_id text, p_from date, p_to date,
+    p_limit bigint DEFAULT NULL, p_after_team text DEFAULT NULL, p_after_day date DEFAULT NULL,
+    p_after_job_type text DEFAULT NULL
+) RETURNS json LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_team_id text;
+    v_rows json[] := '{}';
 BEGIN
     IF p_team_id IS NULL THEN
         PERFORM get_organization(p_organization_id);
     ELSE
         PERFORM readable_team(p_team_id);
     END IF;
-    RETURN (
-        SELECT coalesce(json_agg(json_build_object(
-            'day', u.day, 'team_id', u.team_id, 'job_type', u.job_type,
-            'jobs', u.opened_jobs, 'successful_jobs', u.completed, 'failed_jobs', u.failed,
-            'charged_jobs', u.charged_jobs, 'free_jobs_with_output', u.free_jobs_with_output,
-            'credits_used', u.credits_charged, 'calls', u.calls, 'refused_calls', u.refused_calls,
-            'tokens', u.tokens, 'cost_usd', u.cost_usd, 'revenue_usd', u.revenue_usd)
-            ORDER BY u.day, u.team_id, u.job_type), '[]')
-        FROM usage_days u JOIN teams t USING (team_id)
-        WHERE u.day >= p_from AND u.day < p_to
-          AND (p_team_id IS NULL OR u.team_id = p_team_id)
-          AND (p_team_id IS NOT NULL OR t.organization_id = p_organization_id));
+    -- Team by team, so that a page reads no more than its rows, whatever else there is.
+    FOR v_team_id IN
+        SELECT team_id FROM teams
+        WHERE (team_id = p_team_id OR p_team_id IS NULL AND organization_id = p_organization_id)
+          AND team_id >= coalesce(p_after_team, '') ORDER BY team_id
+    LOOP
+        EXIT WHEN cardinality(v_rows) >= p_limit;
+        v_rows := v_rows || ARRAY(
+            SELECT json_build_object(
+                'day', day, 'team_id', team_id, 'job_type', job_type,
+                'jobs', opened_jobs, 'successful_jobs', completed, 'failed_jobs', failed,
+                'charged_jobs', charged_jobs, 'free_jobs_with_output', free_jobs_with_output,
+                'credits_used', credits_charged, 'calls', calls, 'refused_calls', refused_calls,
+                'tokens', tokens, 'cost_usd', cost_usd, 'revenue_usd', revenue_usd)
+            FROM usage_days
+            WHERE team_id = v_team_id AND day < p_to
+              AND (day, job_type) > (CASE WHEN v_team_id = p_after_team THEN p_after_day ELSE p_from END,
+                                     CASE WHEN v_team_id = p_after_team THEN p_after_job_type ELSE '' END)
+            ORDER BY day, job_type LIMIT p_limit - cardinality(v_rows));
+    END LOOP;
+    RETURN array_to_json(v_rows);
 END $$;
 GRANT EXECUTE ON FUNCTION usage_rows TO llm_jobs_application;
 

@@ -15,4 +15,7 @@ ALTER TABLE job_totals ADD COLUMN lost_settlements bigint NOT NULL DEFAULT 0;
 
 -- Bounded answers.
 
+-- With two functions of one name, a grant would not know which is meant.
+DROP FUNCTION IF EXISTS usage_rows(text, text, date, date);
+
 -- Webhooks.

@@ -2,7 +2,6 @@
 
 use axum::{
     Json,
-    http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -63,10 +62,10 @@ pub struct Transactions {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Selection {
-    /// The maximum number of entries on the page.
-    #[serde(default = "default_limit", deserialize_with = "PageLimit::from_text")]
-    #[param(value_type = i64, minimum = 1, maximum = 1000, default = 50, required = false)]
-    limit: PageLimit,
+    /// The maximum number of entries on the page. Without it, a page has 50 entries as JSON, and as CSV all that follow.
+    #[serde(default, deserialize_with = "PageLimit::optional_from_text")]
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 1000)]
+    limit: Option<PageLimit>,
     /// The number of entries to skip. Not together with `cursor`.
     #[serde(default, deserialize_with = "PageOffset::optional_from_text")]
     #[param(value_type = Option<i64>, minimum = 0, maximum = 1_000_000_000_000_i64)]
@@ -83,7 +82,7 @@ pub struct Selection {
 
 /// Read the ledger
 ///
-/// Entries are sorted newest first. As CSV, the answer has a line for each entry of the page.
+/// Entries are sorted newest first. As CSV, the answer has a line for each entry, of all pages unless `limit` is given.
 #[utoipa::path(get, path = "/api/credits/teams/{team_id}/transactions", tag = "Credits",
     params(("team_id" = TeamId, Path), Selection),
     responses((status = 200, content((Transactions = "application/json"), (String = "text/csv")))))]
@@ -91,20 +90,24 @@ pub async fn list(VisibleTeam(team_id): VisibleTeam, Query(selection): Query<Sel
     if selection.cursor.is_some() && selection.offset.is_some() {
         return Err(Error::invalid("cursor", "given beside offset; expected one of them"));
     }
+    if selection.format == Format::Csv {
+        return table(team_id, selection).await;
+    }
     let function = function!(list_transactions(
         p_team_id: team_id,
-        p_limit: selection.limit,
+        p_limit: selection.limit.unwrap_or(default_limit()),
         p_offset: selection.offset.map_or(0, PageOffset::get),
         p_before: selection.cursor,
     ));
     let page: Transactions = function.run().await?;
-    Ok(match selection.format {
-        Format::Json => Json(page).into_response(),
-        Format::Csv => ([(CONTENT_TYPE, csv::CONTENT_TYPE)], table(&page.transactions)?).into_response(),
-    })
+    Ok(Json(page).into_response())
 }
 
-fn table(transactions: &[Transaction]) -> Result<String> {
+/// How many entries of a table are read at once. Each may have a reason and metadata of some ten thousand bytes.
+const TABLE_PAGE: PageLimit = PageLimit::new(200);
+
+async fn table(team_id: TeamId, selection: Selection) -> Result<Response> {
+    let Selection { limit, offset, cursor, .. } = selection;
     let columns = [
         "created_at",
         "transaction_id",
@@ -117,19 +120,33 @@ fn table(transactions: &[Transaction]) -> Result<String> {
         "job_id",
         "metadata",
     ];
-    let rows = transactions.iter().map(|entry| {
-        [
-            entry.created_at.clone(),
-            entry.transaction_id.to_string(),
-            csv::text(entry.team_id.as_str()),
-            entry.transaction_type.to_string(),
-            entry.credits_amount.to_string(),
-            entry.balance_before.to_string(),
-            entry.balance_after.to_string(),
-            csv::text(entry.reason.as_deref().unwrap_or_default()),
-            entry.job_id.map(|id| id.to_string()).unwrap_or_default(),
-            csv::text(entry.metadata.get()),
-        ]
-    });
-    csv::table(columns, rows)
+    let read = move |next: Option<i64>| {
+        let function = function!(list_transactions(
+            p_team_id: &team_id,
+            p_limit: limit.unwrap_or(TABLE_PAGE),
+            p_offset: offset.filter(|_| next.is_none()).map_or(0, PageOffset::get),
+            p_before: next.or(cursor.map(PageCursor::get)),
+        ));
+        async move {
+            let page: Transactions = function.repeatable().run().await?;
+            let next = page.next_cursor.filter(|_| limit.is_none());
+            Ok(csv::Page { rows: page.transactions.iter().map(cells).collect(), next })
+        }
+    };
+    csv::answer(columns, read).await
+}
+
+fn cells(entry: &Transaction) -> [String; 10] {
+    [
+        entry.created_at.clone(),
+        entry.transaction_id.to_string(),
+        csv::text(entry.team_id.as_str()),
+        entry.transaction_type.to_string(),
+        entry.credits_amount.to_string(),
+        entry.balance_before.to_string(),
+        entry.balance_after.to_string(),
+        csv::text(entry.reason.as_deref().unwrap_or_default()),
+        entry.job_id.map(|id| id.to_string()).unwrap_or_default(),
+        csv::text(entry.metadata.get()),
+    ]
 }

@@ -3,7 +3,6 @@
 use crate::period::{Asked, Period};
 use axum::{
     Json,
-    http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,7 @@ use shared::{
     error::Result,
     function,
     http::{Caller, Format, PathOf, Query, VisibleTeam, csv},
+    store::parameters::Day,
     values::{OrganizationId, TeamId, Usd},
 };
 use std::collections::BTreeMap;
@@ -147,7 +147,7 @@ pub async fn team(
     let sees_costs = caller.sees_costs().await?;
     let period = asked.period()?;
     if asked.format == Format::Csv {
-        return table(None, Some(&team_id), &period, seller, sees_costs).await;
+        return table(None, Some(team_id), period, seller, sees_costs).await;
     }
     let function = function!(team_usage(
         p_actor: caller.reader(),
@@ -180,7 +180,7 @@ pub async fn organization(
     }
     let period = asked.period()?;
     if asked.format == Format::Csv {
-        return table(Some(&id), None, &period, true, true).await;
+        return table(Some(id), None, period, true, true).await;
     }
     let function =
         function!(organization_usage(p_organization_id: &id, p_from: period.from(), p_to: period.to()));
@@ -214,56 +214,75 @@ const COLUMNS: [&str; 14] = [
     "refused_calls",
 ];
 
-/// The usage as a table with a line for each day, team and job type. Only the admin (`seller`) sees the revenue.
+/// A row of the table.
+#[derive(Deserialize)]
+struct Row {
+    day: String,
+    team_id: TeamId,
+    job_type: String,
+    jobs: i64,
+    successful_jobs: i64,
+    failed_jobs: i64,
+    charged_jobs: i64,
+    free_jobs_with_output: i64,
+    credits_used: i64,
+    calls: i64,
+    refused_calls: i64,
+    tokens: Box<RawValue>,
+    cost_usd: Usd,
+    revenue_usd: Usd,
+}
+
+/// How many rows of the table are read at once.
+const TABLE_PAGE: usize = 1000;
+
+/// The usage as a table with a line for each team, day and job type. Only the admin (`seller`) sees the revenue.
 async fn table(
-    organization_id: Option<&OrganizationId>,
-    team_id: Option<&TeamId>,
-    period: &Period,
+    organization_id: Option<OrganizationId>,
+    team_id: Option<TeamId>,
+    period: Period,
     seller: bool,
     sees_costs: bool,
 ) -> Result<Response> {
-    #[derive(Deserialize)]
-    struct Row {
-        day: String,
-        team_id: String,
-        job_type: String,
-        jobs: i64,
-        successful_jobs: i64,
-        failed_jobs: i64,
-        charged_jobs: i64,
-        free_jobs_with_output: i64,
-        credits_used: i64,
-        calls: i64,
-        refused_calls: i64,
-        tokens: Box<RawValue>,
-        cost_usd: Usd,
-        revenue_usd: Usd,
-    }
-    let function = function!(usage_rows(
-        p_organization_id: organization_id,
-        p_team_id: team_id,
-        p_from: period.from(),
-        p_to: period.to(),
-    ));
-    let rows: Vec<Row> = function.run().await?;
-    let shown = |amount: Usd, visible: bool| if visible { amount.to_string() } else { String::new() };
-    let rows = rows.into_iter().map(|row| {
+    let read = move |after: Option<Row>| {
+        let function = function!(usage_rows(
+            p_organization_id: organization_id.as_ref(),
+            p_team_id: team_id.as_ref(),
+            p_from: period.from(),
+            p_to: period.to(),
+            p_limit: TABLE_PAGE as i64,
+            p_after_team: after.as_ref().map(|row| &row.team_id),
+            p_after_day: after.as_ref().map(|row| Day(row.day.clone())),
+            p_after_job_type: after.as_ref().map(|row| &row.job_type),
+        ));
+        async move {
+            let mut rows: Vec<Row> = function.repeatable().run().await?;
+            let cells = rows.iter().map(|row| row.cells(seller, sees_costs)).collect();
+            let next = if rows.len() == TABLE_PAGE { rows.pop() } else { None };
+            Ok(csv::Page { rows: cells, next })
+        }
+    };
+    csv::answer(COLUMNS, read).await
+}
+
+impl Row {
+    fn cells(&self, seller: bool, sees_costs: bool) -> [String; COLUMNS.len()] {
+        let shown = |amount: Usd, visible: bool| if visible { amount.to_string() } else { String::new() };
         [
-            row.day,
-            csv::text(&row.team_id),
-            csv::text(&row.job_type),
-            row.jobs.to_string(),
-            row.successful_jobs.to_string(),
-            row.failed_jobs.to_string(),
-            row.credits_used.to_string(),
-            row.calls.to_string(),
-            row.tokens.to_string(),
-            shown(row.cost_usd, sees_costs),
-            shown(row.revenue_usd, seller),
-            row.charged_jobs.to_string(),
-            row.free_jobs_with_output.to_string(),
-            row.refused_calls.to_string(),
+            self.day.clone(),
+            csv::text(self.team_id.as_str()),
+            csv::text(&self.job_type),
+            self.jobs.to_string(),
+            self.successful_jobs.to_string(),
+            self.failed_jobs.to_string(),
+            self.credits_used.to_string(),
+            self.calls.to_string(),
+            self.tokens.to_string(),
+            shown(self.cost_usd, sees_costs),
+            shown(self.revenue_usd, seller),
+            self.charged_jobs.to_string(),
+            self.free_jobs_with_output.to_string(),
+            self.refused_calls.to_string(),
         ]
-    });
-    Ok(([(CONTENT_TYPE, csv::CONTENT_TYPE)], csv::table(COLUMNS, rows)?).into_response())
+    }
 }
