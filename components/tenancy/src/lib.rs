@@ -11,6 +11,7 @@
 mod keys;
 mod organizations;
 mod teams;
+mod webhook_secret;
 
 use shared::http::Api;
 use std::sync::LazyLock;
@@ -37,6 +38,7 @@ pub static API: LazyLock<Api> = LazyLock::new(|| {
         Admin: keys::create,
         Admin: keys::rotate,
         Admin: keys::revoke,
+        Admin: webhook_secret::rotate,
     ]
 });
 
