@@ -257,9 +257,9 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
         RETURNING true
     ), old_alerts AS (
         DELETE FROM alerts WHERE alert_id IN (
-            SELECT alert_id FROM alerts
+            SELECT alert_id FROM alerts a
             WHERE created_at < now() - make_interval(days => p_days)
-              AND (webhook_url IS NULL OR delivered_at IS NOT NULL OR attempts >= 20)
+              AND alert_status(a) <> 'due'
             LIMIT 1000 FOR UPDATE SKIP LOCKED)
         RETURNING true
     ), counts AS (

@@ -24,6 +24,7 @@ pub static API: LazyLock<Api> = LazyLock::new(|| {
         AdminOrTeam: usage::team,
         Admin: usage::organization,
         AdminOrTeam: alerts::list,
+        Admin: alerts::send_again,
         Admin: audit::list,
         Admin: metrics::get,
     ]

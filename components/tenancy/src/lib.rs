@@ -12,6 +12,7 @@ mod erase;
 mod keys;
 mod organizations;
 mod teams;
+mod webhook_secret;
 
 use shared::http::Api;
 use std::sync::LazyLock;
@@ -39,6 +40,7 @@ pub static API: LazyLock<Api> = LazyLock::new(|| {
         Admin: keys::create,
         Admin: keys::rotate,
         Admin: keys::revoke,
+        Admin: webhook_secret::rotate,
     ]
 });
 

@@ -57,6 +57,8 @@ pub struct Steps {
     /// LiteLLM is asked for the costs of calls that ended without one, at growing intervals for seven days. `done` is
     /// the number of calls whose cost has become known.
     costs: Step,
+    /// Alerts that are due are sent to webhooks. `done` is the number of alerts that were accepted.
+    alerts: Step,
 }
 
 /// What a step of the upkeep has done.
@@ -80,7 +82,7 @@ struct Batch {
 }
 
 impl Steps {
-    fn named(&self) -> [(&'static str, &Step); 9] {
+    fn named(&self) -> [(&'static str, &Step); 10] {
         let Self {
             jobs,
             deletions,
@@ -91,6 +93,7 @@ impl Steps {
             idempotency_keys,
             history,
             costs,
+            alerts,
         } = self;
         [
             ("jobs", jobs),
@@ -102,6 +105,7 @@ impl Steps {
             ("idempotency_keys", idempotency_keys),
             ("history", history),
             ("costs", costs),
+            ("alerts", alerts),
         ]
     }
 }
@@ -119,7 +123,6 @@ pub async fn upkeep(mutation: Mutation, Body(NoFields {}): Body<NoFields>) -> Re
         return serde_json::from_slice(&answer).map(Json).map_err(Error::internal);
     }
     let steps = all().await;
-    alerts::deliver();
     let succeeded = steps.named().into_iter().filter(|(_, step)| step.error.is_none());
     let succeeded: Vec<String> = succeeded.map(|(name, _)| name.to_owned()).collect();
     function!(upkeep_succeeded(p_steps: &succeeded)).run::<bool>().await?;
@@ -157,6 +160,7 @@ async fn all() -> Steps {
         idempotency_keys: step("idempotency_keys", |_| function!(delete_idempotency_keys()).run()).await,
         history: step("history", |_| delete_history()).await,
         costs: step("costs", |_| ask_for_costs()).await,
+        alerts: step("alerts", |_| deliver_alerts()).await,
     }
 }
 
@@ -183,6 +187,10 @@ async fn finish_deletions() -> Result<Batch> {
 
 async fn ask_for_costs() -> Result<Batch> {
     Ok(Batch { done: costs::ask().await?, ..Batch::default() })
+}
+
+async fn deliver_alerts() -> Result<Batch> {
+    Ok(Batch { done: alerts::deliver_due(LIMIT).await?, ..Batch::default() })
 }
 
 /// Does batches of a step until there is no more to do, one fails, or the time is up. Each is told where the one before

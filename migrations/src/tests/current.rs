@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 /// Functions that the application calls whose statements PostgreSQL plans for the values at hand: they read as much as
 /// is asked for, or look at everything. The others find one or a few rows by their keys, so that one plan is as good as
 /// another, and planning them anew each time would be half of the time of a call.
-const PLANNED_ANEW: [&str; 78] = [
+const PLANNED_ANEW: [&str; 80] = [
     "abandon_team",
     "activate_key",
     "activate_team",
@@ -70,7 +70,9 @@ const PLANNED_ANEW: [&str; 78] = [
     "release",
     "resolve_model_group",
     "revoke_key",
+    "rotate_webhook_secret",
     "schema_version",
+    "send_alert_again",
     "set_team_access_groups",
     "set_team_model_groups",
     "set_team_status",

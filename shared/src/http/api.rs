@@ -17,7 +17,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     platform::log::Line,
-    values::{AccessGroupName, GroupName, JobId, KeyId, OrganizationId, TeamId},
+    values::{AccessGroupName, AlertId, GroupName, JobId, KeyId, OrganizationId, TeamId},
 };
 use axum::{
     Router,
@@ -368,6 +368,16 @@ impl PathParameter for KeyId {
         Uuid::try_parse(&text)
             .map(KeyId)
             .map_err(|_| Error::new(Code::NotFound, format!("Key '{text}' not found")))
+    }
+}
+
+impl PathParameter for AlertId {
+    const NAME: &'static str = "alert_id";
+
+    fn read(text: String) -> Result<Self> {
+        Uuid::try_parse(&text)
+            .map(AlertId)
+            .map_err(|_| Error::new(Code::NotFound, format!("Alert '{text}' not found")))
     }
 }
 

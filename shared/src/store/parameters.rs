@@ -2,7 +2,7 @@
 //! function that has it.
 
 use crate::values::{
-    AccessGroupName, CallId, GroupName, JobId, KeyId, Label, LiteLlmOrganizationId, Metadata, Name,
+    AccessGroupName, AlertId, CallId, GroupName, JobId, KeyId, Label, LiteLlmOrganizationId, Metadata, Name,
     OrganizationId, Prose, TeamId, Text, Usd, Whole, Word,
 };
 use spin_sdk::pg::ParameterValue;
@@ -119,6 +119,7 @@ values! {
     String: |value| text(value),
     Vec<u8>: |bytes| ParameterValue::Binary(bytes.clone()),
     Uuid: |id| ParameterValue::Uuid(id.to_string()),
+    AlertId: |id| ParameterValue::Uuid(id.to_string()),
     JobId: |id| ParameterValue::Uuid(id.to_string()),
     CallId: |id| ParameterValue::Uuid(id.to_string()),
     KeyId: |id| ParameterValue::Uuid(id.to_string()),
@@ -196,7 +197,7 @@ parameters! {
     p_after_day: Day,
     p_after_job_type: String,
     p_after_team: TeamId,
-    p_alert_id: Uuid,
+    p_alert_id: AlertId,
     p_alias: Label,
     p_amount: i64,
     p_attempt: Uuid,
@@ -262,6 +263,7 @@ parameters! {
     p_response: Json,
     p_revoked: Vec<String>,
     p_rotate: bool,
+    p_salt: Vec<u8>,
     p_spec: Json,
     p_status: AnyWord,
     p_steps: Vec<String>,
@@ -269,6 +271,7 @@ parameters! {
     p_team_id: TeamId,
     p_to: Day,
     p_total_tokens: i64,
+    p_url: String,
     p_usd_per_credit: Usd,
     p_user_id: Label,
     p_version: i64,

@@ -137,6 +137,8 @@ made! {
     JobId,
     /// The id of a call, under which LiteLLM records it too.
     CallId,
+    /// The id of an alert, which its deliveries carry too.
+    AlertId,
     /// The id of a virtual key; not the key itself.
     KeyId,
 }

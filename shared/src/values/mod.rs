@@ -13,7 +13,7 @@ mod virtual_key;
 mod words;
 
 pub use ids::{
-    AccessGroupName, CallId, GroupName, JobId, KeyId, LiteLlmOrganizationId, OrganizationId, TeamId,
+    AccessGroupName, AlertId, CallId, GroupName, JobId, KeyId, LiteLlmOrganizationId, OrganizationId, TeamId,
 };
 pub use metadata::{Metadata, check_storable};
 pub use money::Usd;
@@ -21,6 +21,6 @@ pub use numbers::{Amount, CreditCount, Limit, TokenCount, Whole};
 pub use text::{Label, Name, Prose, Text, shortened};
 pub use virtual_key::VirtualKey;
 pub use words::{
-    AlertKind, BillingMode, BudgetMode, CallStatus, ChargeWhen, FinalStatus, GroupStatus, JobStatus,
-    RefillMode, RefillPeriod, TeamStatus, TransactionType, Word,
+    AlertKind, AlertStatus, BillingMode, BudgetMode, CallStatus, ChargeWhen, FinalStatus, GroupStatus,
+    JobStatus, RefillMode, RefillPeriod, TeamStatus, TransactionType, Word,
 };

@@ -207,6 +207,18 @@ words! {
         /// LiteLLM has no price for a model whose cost a job is charged by.
         UnpricedModel = "unpriced_model",
     }
+
+    /// Where an alert's delivery to a webhook stands.
+    AlertStatus {
+        /// It is not sent, since its team had no `webhook_url`.
+        None = "none",
+        /// It is sent, or will be sent again.
+        Due = "due",
+        /// The receiver accepted it.
+        Delivered = "delivered",
+        /// The receiver did not accept it in 20 attempts.
+        Undelivered = "undelivered",
+    }
 }
 
 impl From<FinalStatus> for JobStatus {

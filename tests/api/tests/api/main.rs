@@ -51,4 +51,5 @@ mod team_creation;
 mod teams;
 mod usage;
 mod visibility;
+mod webhook_secrets;
 mod webhooks;

@@ -5,6 +5,7 @@ use crate::{
     fixtures::{assert_time, sql},
 };
 use api_tests::{Options, Team, TestApp, eventually};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -26,39 +27,49 @@ use std::{
 };
 use tokio::{net::TcpListener, sync::Notify};
 
-const SECRET: &str = "a webhook's secret";
+/// The deployment's.
+pub const SECRET: &str = "a webhook's secret";
 
 /// What a receiver got.
 #[derive(Clone, Debug)]
-struct Delivery {
+pub struct Delivery {
     headers: hyper::HeaderMap,
-    body: String,
+    pub body: String,
 }
 
 impl Delivery {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).unwrap_or_else(|| panic!("no {name}")).to_str().expect("text")
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).expect("JSON")
     }
 
-    /// Fails the test unless the signature is that of the timestamp, a dot, and the body.
-    fn verify(&self, secret: &str) {
-        let timestamp = self.header("x-webhook-timestamp");
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
-        mac.update(format!("{timestamp}.{}", self.body).as_bytes());
-        let expected: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(self.header("x-webhook-signature"), format!("sha256={expected}"));
+    /// Its signature by a secret: the HMAC-SHA256 of id, timestamp and body, with dots between.
+    pub fn signature(&self, secret: &str) -> String {
+        let key = secret.strip_prefix("whsec_").map(|text| STANDARD.decode(text).expect("base64"));
+        let key = key.unwrap_or_else(|| secret.as_bytes().to_vec());
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("a key");
+        let (id, timestamp) = (self.header("webhook-id"), self.header("webhook-timestamp"));
+        mac.update(format!("{id}.{timestamp}.{}", self.body).as_bytes());
+        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+    }
+
+    /// Fails the test unless it is signed now by these secrets, in this order, and by no other.
+    #[track_caller]
+    pub fn verify(&self, secrets: &[&str]) {
+        let signatures: Vec<String> = secrets.iter().map(|secret| self.signature(secret)).collect();
+        assert_eq!(self.header("webhook-signature"), signatures.join(" "));
+        let timestamp = self.header("webhook-timestamp");
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_secs();
         assert!(timestamp.parse::<u64>().is_ok_and(|sent| now.abs_diff(sent) < 60), "{timestamp}");
     }
 }
 
 /// Somebody whom webhooks reach. Answers with the statuses that are left in its list, then with 204.
-struct Receiver {
-    url: String,
+pub struct Receiver {
+    pub url: String,
     desk: Arc<Desk>,
 }
 
@@ -73,7 +84,7 @@ struct Desk {
 }
 
 impl Receiver {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::serve(Desk::default()).await
     }
 
@@ -102,12 +113,12 @@ impl Receiver {
         Self { url, desk }
     }
 
-    fn got(&self) -> Vec<Delivery> {
+    pub fn got(&self) -> Vec<Delivery> {
         self.desk.got.lock().expect("deliveries").clone()
     }
 
     /// Waits until it got so many, and then a moment for any more.
-    async fn got_just(&self, count: usize) -> Vec<Delivery> {
+    pub async fn got_just(&self, count: usize) -> Vec<Delivery> {
         eventually("the deliveries", async || (self.got().len() >= count).then_some(())).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         let got = self.got();
@@ -131,18 +142,23 @@ async fn answer(request: Request<Incoming>, desk: Arc<Desk>) -> Result<Response<
 }
 
 /// An application that sends webhooks to this machine, signed with [`SECRET`].
-async fn sending() -> TestApp {
+pub async fn sending() -> TestApp {
+    sending_with(SECRET).await
+}
+
+/// An application that sends webhooks to this machine and has this secret.
+pub async fn sending_with(secret: &str) -> TestApp {
     let variables =
-        vec![("webhook_secret", SECRET.to_owned()), ("webhook_hosts", "http://127.0.0.1:*".to_owned())];
+        vec![("webhook_secret", secret.to_owned()), ("webhook_hosts", "http://127.0.0.1:*".to_owned())];
     TestApp::start_with(Options { variables, ..Options::default() }).await
 }
 
-async fn listening_team(app: &TestApp, receiver: &Receiver, credits: i64) -> Team {
+pub async fn listening_team(app: &TestApp, receiver: &Receiver, credits: i64) -> Team {
     app.team_with(json!({"credits_allocated": credits, "webhook_url": receiver.url})).await
 }
 
 /// Makes everything that did not arrive due again, and lets upkeep send it.
-async fn retry(app: &TestApp) {
+pub async fn retry(app: &TestApp) {
     sql(app, "UPDATE alerts SET next_attempt_at = now() - interval '1 second'").await;
     app.admin().post("/api/upkeep", json!({})).await.ok();
 }
@@ -160,10 +176,10 @@ async fn a_webhook_gets_each_alert_once_with_its_id_and_a_signature() {
     let mut alerts = listed(&app, &team).await;
     alerts.reverse();
     for (delivery, alert) in got.iter().zip(&alerts) {
-        delivery.verify(SECRET);
+        delivery.verify(&[SECRET]);
         assert_eq!(delivery.header("content-type"), "application/json");
         let body = delivery.json();
-        assert_eq!(delivery.header("x-webhook-id"), body["alert_id"].as_str().expect("an id"));
+        assert_eq!(delivery.header("webhook-id"), body["alert_id"].as_str().expect("an id"));
         assert_eq!(body["team_id"], json!(team.id));
         for member in ["alert_id", "kind", "message", "details", "created_at"] {
             assert_eq!(body[member], alert[member], "{member}");
@@ -188,10 +204,11 @@ async fn an_alert_that_was_not_taken_is_sent_again_until_it_is() {
     receiver.got_just(1).await;
     let alert = listed(&app, &team).await.remove(0);
     assert_eq!((&alert["delivery_attempts"], &alert["delivered_at"]), (&json!(1), &Value::Null));
+    assert_eq!(alert["status"], "due");
     for attempts in 2..=4 {
         retry(&app).await;
         let got = receiver.got_just(attempts).await;
-        got[attempts - 1].verify(SECRET);
+        got[attempts - 1].verify(&[SECRET]);
         assert_eq!(got[attempts - 1].body, got[0].body);
     }
     let alert = listed(&app, &team).await.remove(0);
@@ -319,9 +336,128 @@ async fn a_receiver_that_was_away_for_long_gets_all_that_it_missed() {
         retry(&app).await;
         tokio::time::sleep(Duration::from_millis(250)).await;
         let ids: std::collections::BTreeSet<String> =
-            receiver.got().iter().map(|got| got.header("x-webhook-id").to_owned()).collect();
+            receiver.got().iter().map(|got| got.header("webhook-id").to_owned()).collect();
         (ids.len() == 25).then_some(())
     })
     .await;
     all_are_delivered(&app, &team).await;
+}
+
+/// How the deliveries of a team's alerts stand, by the list's own filter.
+async fn alerts_that_are(app: &TestApp, team: &Team, status: &str) -> Value {
+    let list = app.admin().get(&format!("/api/teams/{}/alerts?status={status}", team.id)).await.ok();
+    let alerts = list["alerts"].as_array().expect("a list");
+    let same = |alert: &Value| alert["status"] == status.to_lowercase().as_str();
+    assert!(alerts.iter().all(same) && list["total"] == alerts.len(), "{list}");
+    list["total"].clone()
+}
+
+/// `POST /api/alerts/{alert_id}/send-again`
+async fn send_again(app: &TestApp, alert: &Value) -> api_tests::Answer {
+    let id = alert["alert_id"].as_str().expect("an id");
+    app.admin().post(&format!("/api/alerts/{id}/send-again"), json!({})).await
+}
+
+#[tokio::test]
+async fn an_alert_is_undelivered_after_20_attempts_until_it_is_sent_again() {
+    let (app, receiver) = (sending().await, Receiver::start().await);
+    let team = listening_team(&app, &receiver, 5).await;
+    *receiver.desk.statuses.lock().expect("statuses") = vec![503; 20];
+    suspend(&app, &team).await.ok();
+    receiver.got_just(1).await;
+    sql(&app, "UPDATE alerts SET attempts = 18").await;
+    for attempts in [2, 3] {
+        assert_eq!(alerts_that_are(&app, &team, "due").await, 1);
+        retry(&app).await;
+        receiver.got_just(attempts).await;
+    }
+    assert_eq!(alerts_that_are(&app, &team, "Undelivered").await, 1);
+    let alert = listed(&app, &team).await.remove(0);
+    assert_eq!((&alert["delivery_attempts"], &alert["delivered_at"]), (&json!(20), &Value::Null));
+    retry(&app).await;
+    receiver.got_just(3).await;
+
+    // With all attempts before it: this one fails, and the next does not.
+    *receiver.desk.statuses.lock().expect("statuses") = vec![503];
+    let again = send_again(&app, &alert).await.ok();
+    assert_eq!((&again["status"], &again["delivery_attempts"]), (&json!("due"), &json!(0)));
+    for member in ["alert_id", "team_id", "kind", "message", "details", "created_at", "webhook_url"] {
+        assert_eq!(again[member], alert[member], "{member}");
+    }
+    receiver.got_just(4).await;
+    retry(&app).await;
+    let got = receiver.got_just(5).await;
+    assert!(got.iter().all(|delivery| delivery.body == got[0].body));
+    all_are_delivered(&app, &team).await;
+    assert_eq!(alerts_that_are(&app, &team, "delivered").await, 1);
+    assert_eq!(listed(&app, &team).await[0]["delivery_attempts"], 2);
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_delivered_alert_is_sent_again_to_where_its_team_wants_it_now() {
+    let (app, receiver, other) = (sending().await, Receiver::start().await, Receiver::start().await);
+    let team = listening_team(&app, &receiver, 5).await;
+    suspend(&app, &team).await.ok();
+    let first = receiver.got_just(1).await.remove(0);
+    all_are_delivered(&app, &team).await;
+    let alert = listed(&app, &team).await.remove(0);
+    app.admin().put(&format!("/api/teams/{}", team.id), json!({"webhook_url": other.url})).await.ok();
+    assert_eq!(send_again(&app, &alert).await.ok()["webhook_url"], json!(other.url));
+    let second = other.got_just(1).await.remove(0);
+    second.verify(&[SECRET]);
+    assert_eq!((second.header("webhook-id"), &second.body), (first.header("webhook-id"), &first.body));
+    all_are_delivered(&app, &team).await;
+    receiver.got_just(1).await;
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn what_can_not_be_sent_again_is_refused_and_stays_as_it_is() {
+    let app = sending().await;
+    let team = app.team(5).await;
+    suspend(&app, &team).await.ok();
+    let alert = listed(&app, &team).await.remove(0);
+    assert_eq!((&alert["status"], alerts_that_are(&app, &team, "none").await), (&json!("none"), json!(1)));
+    let none = format!("webhook_url: team '{}' has none; give it one first", team.id);
+    send_again(&app, &alert).await.refused(400, "invalid_request", &none);
+    assert_eq!(listed(&app, &team).await.remove(0), alert);
+    for id in ["0198c0de-0000-7000-8000-000000000000", "None"] {
+        let detail = format!("Alert '{id}' not found");
+        send_again(&app, &json!({"alert_id": id})).await.refused(404, "not_found", &detail);
+    }
+    let wrong = app.admin().get(&format!("/api/teams/{}/alerts?status=lost", team.id)).await;
+    wrong.refused(400, "invalid_request", "status: expected one of none, due, delivered, undelivered");
+
+    let silent = TestApp::start().await;
+    let team = silent.team_with(json!({"webhook_url": "https://hooks.example.com/"})).await;
+    suspend(&silent, &team).await.ok();
+    let alert = listed(&silent, &team).await.remove(0);
+    let detail = "webhook_secret: this variable of the deployment is empty, so that no alert is sent anywhere; set it first";
+    send_again(&silent, &alert).await.refused(400, "invalid_request", detail);
+}
+
+#[tokio::test]
+async fn receivers_that_say_nothing_keep_no_other_team_waiting() {
+    let (app, receiver) = (sending().await, Receiver::start().await);
+    let silent = Receiver::that_waits().await;
+    let one = listening_team(&app, &silent, 5).await;
+    let other = listening_team(&app, &receiver, 5).await;
+    // Alerts that were raised first, and more than are sent at once.
+    for (team, receiver) in [(&one, &silent), (&other, &receiver)] {
+        let raise = "INSERT INTO alerts (alert_id, team_id, kind, message, details, webhook_url)
+                     SELECT gen_random_uuid(), $1, 'team_suspended', 'A test', '{}', $2 FROM generate_series(1, 40)";
+        app.database.client.execute(raise, &[&team.id, &receiver.url]).await.expect("alerts");
+    }
+    app.admin().post("/api/upkeep", json!({})).await.ok();
+    eventually("the other team's", async || (receiver.got().len() >= 4).then_some(())).await;
+    assert_eq!(silent.got_just(4).await.len(), 4, "of one team four at once");
+    assert!(listed(&app, &one).await.iter().all(|alert| alert["delivered_at"].is_null()));
+    silent.answers_now();
+    for team in [&one, &other] {
+        all_are_delivered(&app, team).await;
+    }
+    silent.got_just(40).await;
+    receiver.got_just(40).await;
+    app.check_invariants().await;
 }

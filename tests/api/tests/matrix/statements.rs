@@ -10,10 +10,10 @@ use openapi::{Statements, name, routes, statements, statements_file};
 use tokio_postgres::Client;
 
 /// Every statement that clients have sent to the test's database, as often as it was sent, but for the pool's resets of
-/// connections and what this file asks itself.
+/// connections, what this file asks itself, and the sending of alerts, which goes on after the answer.
 const SENT: &str = "SELECT query, calls FROM pg_stat_statements
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND query !~ 'pg_stat_statements|pg_advisory_unlock_all|pg_proc'
+      AND query !~ 'pg_stat_statements|pg_advisory_unlock_all|pg_proc|take_alerts'
       AND query !~ '^(CLOSE ALL|RESET ALL|SET SESSION AUTHORIZATION|UNLISTEN|DISCARD)'
     ORDER BY query";
 

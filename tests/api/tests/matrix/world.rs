@@ -20,7 +20,10 @@ pub struct Stage {
 
 impl Stage {
     /// Starts an application and sets up what the requests need.
-    pub async fn set(options: Options) -> Self {
+    pub async fn set(mut options: Options) -> Self {
+        if options.variables.iter().all(|(name, _)| *name != "webhook_secret") {
+            options.variables.push(("webhook_secret", "a webhook's secret".to_owned()));
+        }
         let app = TestApp::start_with(options).await;
         let (other, suspended) = (app.team(10).await, app.team(10).await);
         app.admin().put(&format!("/api/teams/{}/suspend", suspended.id), json!({})).await.ok();

@@ -265,7 +265,7 @@ async fn a_redirect_of_a_webhook_is_not_followed_and_is_no_delivery() {
         receiver.has_caller().await;
         sleep(Duration::from_millis(300)).await;
         assert_eq!(inside.callers(), 0, "{status} was followed");
-        assert!(!attempts(&app, &team).await.1, "{status} counts as taken");
+        assert_eq!(attempts(&app, &team).await, (1, false), "{status} counts as taken, or as no attempt");
     }
 }
 
@@ -287,7 +287,7 @@ async fn a_webhook_shows_its_receiver_no_key_not_even_where_that_is_litellm() {
             .seen()
             .split_off(before)
             .into_iter()
-            .filter(|seen| seen.headers.contains_key("x-webhook-id"))
+            .filter(|seen| seen.headers.contains_key("webhook-id"))
             .collect();
         Some(sent).filter(|sent| !sent.is_empty())
     })

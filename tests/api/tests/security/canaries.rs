@@ -199,7 +199,8 @@ async fn a_key_is_in_no_table_log_metric_or_later_answer_whatever_is_done_with_i
         let client = stage.caller(&route, &world);
         let answer = send(&client, &route, &request, Some(&idempotency_key)).await;
         assert_eq!(answer.status, 200, "{}: {}", name(&route), answer.text);
-        secrets.extend(answer.body["virtual_key"].as_str().map(str::to_owned));
+        let shown = [&answer.body["virtual_key"], &answer.body["webhook_secret"]];
+        secrets.extend(shown.into_iter().filter_map(|secret| secret.as_str().map(str::to_owned)));
         // And once more where LiteLLM, or whoever is behind it, quotes the key that it was shown.
         for status in [400, 401, 403, 429, 500] {
             let request = recipe(&name(&route), &world).await;
