@@ -104,7 +104,8 @@ GRANT EXECUTE ON FUNCTION take_alerts TO llm_jobs_application;
 CREATE OR REPLACE FUNCTION alert_delivered(p_alert_id uuid, p_url text DEFAULT NULL) RETURNS boolean LANGUAGE sql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     UPDATE alerts SET delivered_at = now()
-    WHERE alert_id = p_alert_id AND delivered_at IS NULL AND attempts > 0 AND webhook_url = coalesce(p_url, webhook_url);
+    WHERE alert_id = p_alert_id AND delivered_at IS NULL AND attempts > 0
+      AND webhook_url = coalesce(p_url, webhook_url);
     SELECT true;
 $$;
 GRANT EXECUTE ON FUNCTION alert_delivered TO llm_jobs_application;

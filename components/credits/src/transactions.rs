@@ -62,7 +62,8 @@ pub struct Transactions {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Selection {
-    /// The maximum number of entries on the page. Without it, a page has 50 entries as JSON, and as CSV all that follow.
+    /// The maximum number of entries on the page. Without it, a page has 50 entries as JSON, and as CSV all that
+    /// follow.
     #[serde(default, deserialize_with = "PageLimit::optional_from_text")]
     #[param(value_type = Option<i64>, minimum = 1, maximum = 1000)]
     limit: Option<PageLimit>,

@@ -81,8 +81,8 @@ fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AlertStat
 /// admin to see, when LiteLLM has no price for a model whose cost the team is charged by. If the team has a
 /// `webhook_url`, each alert is also sent there at least once, as `{"alert_id", "team_id", "kind", "message",
 /// "details", "created_at"}`, in the form of Standard Webhooks: the header `webhook-id` is the alert's id,
-/// `webhook-timestamp` the time in seconds, and `webhook-signature` has for each valid secret `v1,` and the base64 of the
-/// HMAC-SHA256 of id, timestamp and body, with dots between.
+/// `webhook-timestamp` the time in seconds, and `webhook-signature` has for each valid secret `v1,` and the base64 of
+/// the HMAC-SHA256 of id, timestamp and body, with dots between.
 #[utoipa::path(get, path = "/api/teams/{team_id}/alerts", tag = "Reports", operation_id = "alerts",
     params(("team_id" = TeamId, Path), AlertFilter),
     responses((status = 200, body = Alerts)))]

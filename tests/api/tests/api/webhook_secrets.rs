@@ -151,7 +151,8 @@ async fn a_wrong_request_for_a_secret_says_what_is_allowed_and_changes_nothing()
 
     let silent = TestApp::start().await;
     let team = silent.team(1).await;
-    let detail = "webhook_secret: this variable of the deployment is empty, so that no alert is sent anywhere; set it first";
+    let detail = "webhook_secret: this variable of the deployment is empty, so that no alert is sent anywhere; set it \
+                  first";
     silent.admin().post(&path(&team), json!({})).await.refused(400, "invalid_request", detail);
 }
 

@@ -433,7 +433,8 @@ async fn what_can_not_be_sent_again_is_refused_and_stays_as_it_is() {
     let team = silent.team_with(json!({"webhook_url": "https://hooks.example.com/"})).await;
     suspend(&silent, &team).await.ok();
     let alert = listed(&silent, &team).await.remove(0);
-    let detail = "webhook_secret: this variable of the deployment is empty, so that no alert is sent anywhere; set it first";
+    let detail = "webhook_secret: this variable of the deployment is empty, so that no alert is sent anywhere; set it \
+                  first";
     send_again(&silent, &alert).await.refused(400, "invalid_request", detail);
 }
 

@@ -6,7 +6,7 @@ use shared::http::Access;
 use std::{collections::BTreeSet, fs};
 
 /// What the paths of the API begin with, each with a slash or nothing behind it.
-const AREAS: [&str; 14] = [
+const AREAS: [&str; 15] = [
     "/api/organizations",
     "/api/model-groups",
     "/api/model-access-groups",
@@ -15,6 +15,7 @@ const AREAS: [&str; 14] = [
     "/api/jobs",
     "/api/audit-log",
     "/api/upkeep",
+    "/api/alerts",
     "/v1",
     "/health",
     "/metrics",
