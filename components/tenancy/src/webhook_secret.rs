@@ -45,8 +45,8 @@ pub struct NewWebhookSecret {
 ///
 /// Only this answer shows the new secret. Until the first one, deliveries to the team's webhook are signed by the
 /// deployment's secret, the variable `webhook_secret`. While `grace_seconds` run, each delivery carries two signatures,
-/// the new secret's first; a secret that was replaced before ends at once. Without a `webhook_secret` of the
-/// deployment, which all others are derived from, this is a 400.
+/// the new secret's first; a secret that was replaced before ends at once. If the deployment has no `webhook_secret`,
+/// which all others are derived from, this is a 400.
 #[utoipa::path(post, path = "/api/teams/{team_id}/webhook-secret/rotate", tag = "Teams",
     operation_id = "rotate_webhook_secret", params(("team_id" = TeamId, Path)),
     request_body = RotateWebhookSecret, responses((status = 200, body = NewWebhookSecret)))]

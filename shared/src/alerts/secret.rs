@@ -30,8 +30,7 @@ impl Secret {
 
     /// The deployment's, for a request that can't do without.
     pub async fn of_configured_deployment() -> Result<Self> {
-        let problem =
-            "this variable of the deployment is empty, so that no alert is sent anywhere; set it first";
+        let problem = "the deployment has none, so no alert is sent anywhere; set this variable first";
         Self::of_deployment().await?.ok_or_else(|| Error::invalid("webhook_secret", problem))
     }
 

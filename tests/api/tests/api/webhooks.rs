@@ -30,6 +30,10 @@ use tokio::{net::TcpListener, sync::Notify};
 /// The deployment's.
 pub const SECRET: &str = "a webhook's secret";
 
+/// What is said where the deployment has no secret.
+pub const NO_SECRET: &str =
+    "webhook_secret: the deployment has none, so no alert is sent anywhere; set this variable first";
+
 /// What a receiver got.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -433,9 +437,7 @@ async fn what_can_not_be_sent_again_is_refused_and_stays_as_it_is() {
     let team = silent.team_with(json!({"webhook_url": "https://hooks.example.com/"})).await;
     suspend(&silent, &team).await.ok();
     let alert = listed(&silent, &team).await.remove(0);
-    let detail = "webhook_secret: this variable of the deployment is empty, so that no alert is sent anywhere; set it \
-                  first";
-    send_again(&silent, &alert).await.refused(400, "invalid_request", detail);
+    send_again(&silent, &alert).await.refused(400, "invalid_request", NO_SECRET);
 }
 
 #[tokio::test]
