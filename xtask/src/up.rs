@@ -109,7 +109,7 @@ pub fn run(options: &Options) -> Result<()> {
 fn keep_up(base: String, admin_key: String) {
     thread::spawn(move || {
         let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(180)))
+            .timeout_global(Some(Duration::from_secs(240)))
             .proxy(None)
             .build()
             .into();

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 const LIMIT: Duration = Duration::from_secs(8);
 
 /// The time after which a repeat of a request with an `Idempotency-Key` takes over.
-const LEASE_SECONDS: i32 = 180;
+const LEASE_SECONDS: i32 = 240;
 
 /// What the upkeep has done.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -190,7 +190,7 @@ async fn ask_for_costs() -> Result<Batch> {
 }
 
 async fn deliver_alerts() -> Result<Batch> {
-    Ok(Batch { done: alerts::deliver_due(LIMIT).await?, ..Batch::default() })
+    Ok(Batch { done: alerts::deliver_due().await?, ..Batch::default() })
 }
 
 /// Does batches of a step until there is no more to do, one fails, or the time is up. Each is told where the one before

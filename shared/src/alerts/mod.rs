@@ -54,18 +54,18 @@ struct Due {
 /// Sends the due alerts in the background. Without a `webhook_secret` nothing is sent.
 pub fn deliver() {
     spawn(async {
-        if let Err(error) = deliver_due(RUN).await {
+        if let Err(error) = deliver_due().await {
             error.log("delivering alerts");
         }
     });
 }
 
-/// Sends the due alerts, more of them until this time is over. Returns how many were accepted.
-pub async fn deliver_due(run: Duration) -> Result<i64> {
+/// Sends the due alerts. Returns how many were accepted.
+pub async fn deliver_due() -> Result<i64> {
     let Some(deployment) = Secret::of_deployment().await? else { return Ok(0) };
     let began = Instant::now();
     let mut accepted = 0_i64;
-    while began.elapsed() < run {
+    while began.elapsed() < RUN {
         let due: Vec<Due> = function!(take_alerts(p_limit: AT_ONCE)).run().await?;
         if due.is_empty() {
             break;

@@ -85,6 +85,7 @@ impl Application {
             concurrent: settings.max_instance_concurrent_reuse_count,
             request_timeout: settings.request_timeout,
             idle_timeout: settings.idle_instance_timeout,
+            memory: settings.max_instance_memory,
         };
         let lifetime = Lifetime::default();
         let mut handlers = BTreeMap::new();

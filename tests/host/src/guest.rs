@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
+use wasmtime::{StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -37,6 +38,8 @@ pub(crate) struct ComponentContext {
 pub(crate) struct Guest {
     pub(crate) component: Arc<ComponentContext>,
     pub(crate) table: ResourceTable,
+    /// What it may take of this process.
+    pub(crate) limits: StoreLimits,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     outbound: OutboundHttp,
@@ -44,7 +47,8 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// A fresh state: no arguments, no files, no sockets, and nothing of this process's environment.
-    pub(crate) fn new(component: Arc<ComponentContext>) -> Self {
+    pub(crate) fn new(component: Arc<ComponentContext>, memory: Option<usize>) -> Self {
+        let limits = memory.into_iter().fold(StoreLimitsBuilder::new(), StoreLimitsBuilder::memory_size);
         let mut wasi = WasiCtx::builder();
         wasi.stdout(GuestOutput::new(component.logs.clone()))
             .stderr(GuestOutput::new(component.logs.clone()))
@@ -53,6 +57,7 @@ impl Guest {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             table: ResourceTable::new(),
+            limits: limits.trap_on_grow_failure(memory.is_some()).build(),
             outbound: component.http.clone(),
             component,
         }

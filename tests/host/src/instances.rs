@@ -35,6 +35,7 @@ pub(crate) struct Limits {
     pub(crate) concurrent: usize,
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) idle_timeout: Duration,
+    pub(crate) memory: Option<usize>,
 }
 
 /// How the end of a running application reaches its connections and instances.
@@ -63,7 +64,9 @@ impl HandlerState for Instances {
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<Guest, Expiration, Worker>> {
         let alive = self.lifetime.alive.token();
-        let mut store = Store::new(self.service.engine(), Guest::new(self.component.clone()));
+        let mut store =
+            Store::new(self.service.engine(), Guest::new(self.component.clone(), self.limits.memory));
+        store.limiter(|guest| &mut guest.limits);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         let proxy = Proxy::P3(self.service.instantiate_async(&mut store).await?);

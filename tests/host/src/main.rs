@@ -53,6 +53,9 @@ struct Up {
     /// How long an instance with nothing to do is kept
     #[arg(long, env = "SPIN_HTTP_IDLE_INSTANCE_TIMEOUT_SECS", default_value = "1s", value_parser = duration)]
     idle_instance_timeout: Duration,
+    /// Bytes of memory that one instance may have [default: as many as there are]
+    #[arg(long, env = "SPIN_MAX_INSTANCE_MEMORY")]
+    max_instance_memory: Option<usize>,
     /// Database connections that each component may have open; one more request waits [Spin: runtime configuration]
     #[arg(long, default_value_t = Settings::default().max_pg_connections)]
     max_pg_connections: usize,
@@ -79,6 +82,7 @@ async fn serve(up: Up) -> Result<()> {
         max_instance_concurrent_reuse_count: up.max_instance_concurrent_reuse_count,
         request_timeout: up.request_timeout,
         idle_instance_timeout: up.idle_instance_timeout,
+        max_instance_memory: up.max_instance_memory,
         max_pg_connections: up.max_pg_connections,
         logs: if up.quiet { Logs::Discard } else { Logs::Stderr },
     };

@@ -26,6 +26,8 @@ pub struct Settings {
     pub request_timeout: Option<Duration>,
     /// How long an instance with nothing to do is kept.
     pub idle_instance_timeout: Duration,
+    /// How many bytes of memory an instance may have; one that asks for more traps. `None`: as many as there are.
+    pub max_instance_memory: Option<usize>,
     /// Database connections per component and address. One more waits for a free one, without end.
     pub max_pg_connections: usize,
     /// Where the guests' output and the host's own messages about them go.
@@ -42,6 +44,7 @@ impl Default for Settings {
             max_instance_concurrent_reuse_count: 16,
             request_timeout: None,
             idle_instance_timeout: Duration::from_secs(1),
+            max_instance_memory: None,
             max_pg_connections: 64,
             logs: Logs::Stderr,
         }

@@ -27,6 +27,7 @@ mod job_metadata;
 mod jobs;
 mod key_failures;
 mod keys;
+mod large_tables;
 mod ledger;
 mod litellm_groups;
 mod litellm_teams;

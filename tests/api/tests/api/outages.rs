@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
 /// Lets nobody connect to this database, and ends the connections that the application has.
-async fn set_away(app: &TestApp, away: bool) {
+pub async fn set_away(app: &TestApp, away: bool) {
     let name = "SELECT current_database()::text";
     let name: String = app.database.client.query_one(name, &[]).await.expect("its name").get(0);
     let server = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL");
