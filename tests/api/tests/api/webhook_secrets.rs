@@ -14,7 +14,6 @@ fn path(team: &Team) -> String {
     format!("/api/teams/{}/webhook-secret/rotate", team.id)
 }
 
-/// `POST /api/teams/{team_id}/webhook-secret/rotate`
 async fn rotate(app: &TestApp, team: &Team, body: Value) -> (String, Value) {
     let answer = app.admin().post(&path(team), body).await.ok();
     (secret(&answer).to_owned(), answer["previous_valid_until"].clone())
@@ -32,6 +31,7 @@ async fn next_delivery(app: &TestApp, team: &Team, receiver: &Receiver) -> Deliv
     receiver.got_just(before + 1).await.remove(before)
 }
 
+/// `POST /api/teams/{team_id}/webhook-secret/rotate`
 #[tokio::test]
 async fn a_teams_new_secret_signs_beside_the_one_before_it_and_then_alone() {
     let (app, receiver) = (sending().await, Receiver::start().await);

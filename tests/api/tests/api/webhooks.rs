@@ -356,7 +356,6 @@ async fn alerts_that_are(app: &TestApp, team: &Team, status: &str) -> Value {
     list["total"].clone()
 }
 
-/// `POST /api/alerts/{alert_id}/send-again`
 async fn send_again(app: &TestApp, alert: &Value) -> api_tests::Answer {
     let id = alert["alert_id"].as_str().expect("an id");
     app.admin().post(&format!("/api/alerts/{id}/send-again"), json!({})).await
@@ -398,6 +397,7 @@ async fn an_alert_is_undelivered_after_20_attempts_until_it_is_sent_again() {
     app.check_invariants().await;
 }
 
+/// `POST /api/alerts/{alert_id}/send-again`
 #[tokio::test]
 async fn a_delivered_alert_is_sent_again_to_where_its_team_wants_it_now() {
     let (app, receiver, other) = (sending().await, Receiver::start().await, Receiver::start().await);
@@ -452,11 +452,14 @@ async fn receivers_that_say_nothing_keep_no_other_team_waiting() {
                      SELECT gen_random_uuid(), $1, 'team_suspended', 'A test', '{}', $2 FROM generate_series(1, 40)";
         app.database.client.execute(raise, &[&team.id, &receiver.url]).await.expect("alerts");
     }
-    app.admin().post("/api/upkeep", json!({})).await.ok();
-    eventually("the other team's", async || (receiver.got().len() >= 4).then_some(())).await;
-    assert_eq!(silent.got_just(4).await.len(), 4, "of one team four at once");
-    assert!(listed(&app, &one).await.iter().all(|alert| alert["delivered_at"].is_null()));
-    silent.answers_now();
+    let admin = app.admin();
+    let (done, ()) = futures::join!(admin.post("/api/upkeep", json!({})), async {
+        eventually("the other team's", async || (receiver.got().len() >= 4).then_some(())).await;
+        assert_eq!(silent.got_just(4).await.len(), 4, "of one team four at once");
+        assert!(listed(&app, &one).await.iter().all(|alert| alert["delivered_at"].is_null()));
+        silent.answers_now();
+    });
+    done.ok();
     for team in [&one, &other] {
         all_are_delivered(&app, team).await;
     }

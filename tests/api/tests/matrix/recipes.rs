@@ -122,13 +122,13 @@ pub async fn recipe(route: &str, world: &World<'_>) -> Recipe {
         "GET /api/teams/{team_id}/usage" => at(format!("/api/teams/{id}/usage")),
         "GET /api/teams/{team_id}/alerts" => at(format!("/api/teams/{id}/alerts")),
         "POST /api/alerts/{alert_id}/send-again" => {
-            let path = format!("/api/teams/{id}");
-            // The alert is raised before the team has a webhook, so that only the request sends it.
-            app.admin().put(&format!("{path}/suspend"), json!({})).await.ok();
-            app.admin().put(&format!("{path}/resume"), json!({})).await.ok();
-            app.admin().put(&path, json!({"webhook_url": "https://127.0.0.1:9/"})).await.ok();
-            let alerts = app.admin().get(&format!("{path}/alerts")).await.ok();
-            at(format!("/api/alerts/{}/send-again", alerts["alerts"][0]["alert_id"].as_str().expect("an id")))
+            // One that is not sent before the request.
+            let alert =
+                "WITH listening AS (UPDATE teams SET webhook_url = 'https://127.0.0.1:9/' WHERE team_id = $1)
+                         INSERT INTO alerts (alert_id, team_id, kind, message, details)
+                         VALUES (uuid_v7(), $1, 'team_suspended', 'A test', '{}') RETURNING alert_id::text";
+            let alert = app.database.client.query_one(alert, &[&id]).await.expect("an alert");
+            at(format!("/api/alerts/{}/send-again", alert.get::<_, String>(0)))
         }
         "POST /api/teams/{team_id}/webhook-secret/rotate" => {
             at(format!("/api/teams/{id}/webhook-secret/rotate")).body(json!({"grace_seconds": 60}))

@@ -199,7 +199,7 @@ async fn every_function_is_either_refused_or_runs_as_its_owner_with_a_fixed_sear
         "write_settling",
         "count_settling",
         "make_months",
-        "drop_months",
+        "month_tables",
         "refuse_change",
     ] {
         assert!(closed.iter().any(|name| name == inner), "{inner} is open, or is gone");
