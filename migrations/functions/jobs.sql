@@ -27,14 +27,14 @@ BEGIN
     ON CONFLICT DO NOTHING
     RETURNING * INTO v_row;
     IF FOUND THEN
-        LOOP
+        -- Perhaps jobs are in the way that have been overdue for long.
+        FOR attempt IN 1..5 LOOP
             SELECT a.allocated - a.used - a.held AS available, a.floor, a.held,
                    nullif(coalesce(t.limit_open_jobs, (p_limits ->> 'open_jobs')::bigint), 0) AS most_jobs
             INTO v_account
             FROM credit_accounts a JOIN teams t USING (team_id) WHERE a.team_id = v_team_id FOR NO KEY UPDATE OF a;
             EXIT WHEN v_account.available - 1 >= v_account.floor
                 AND coalesce(v_account.held < v_account.most_jobs, true);
-            -- Perhaps jobs are in the way that have been overdue for long.
             EXIT WHEN (sweep_team(v_team_id)).ended = 0;
         END LOOP;
         IF v_account.available - 1 < v_account.floor THEN
@@ -478,14 +478,13 @@ END $$;
 GRANT EXECUTE ON FUNCTION list_jobs TO llm_jobs_application;
 
 -- Erases a user from up to 200 of a team's jobs: {jobs, messages, more}. `p_erased` takes the place of the user's id.
--- What the caller has said of the jobs and their calls goes; sums stay. When there are no more jobs, kept answers that
--- name one of these jobs go, too.
+-- What the caller has said of the jobs and their calls goes, and so do kept answers that name one of these jobs; sums
+-- stay.
 CREATE OR REPLACE FUNCTION erase_user(p_team_id text, p_user_id text, p_erased text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_jobs uuid[];
     v_messages bigint;
-    v_more boolean;
 BEGIN
     PERFORM readable_team(p_team_id);
     v_jobs := ARRAY(
@@ -500,14 +499,11 @@ BEGIN
         completion = (completion::jsonb || jsonb_build_object(
             'calls', without(completion -> 'calls', ARRAY['purpose', 'error'])))::json
     WHERE job_id = ANY (v_jobs);
-    v_more := cardinality(v_jobs) = 200;
-    IF NOT v_more THEN
-        DELETE FROM idempotency_keys
-        WHERE caller IN ('admin', 'team:' || p_team_id)
-          AND substring(answer::text FROM '"job_id" ?: ?"([0-9a-f-]{36})"')::uuid
-              IN (SELECT job_id FROM jobs WHERE team_id = p_team_id AND user_id = p_erased);
-    END IF;
-    RETURN json_build_object('jobs', cardinality(v_jobs), 'messages', v_messages, 'more', v_more);
+    DELETE FROM idempotency_keys
+    WHERE caller IN ('admin', 'team:' || p_team_id)
+      AND substring(answer::text FROM '"job_id" ?: ?"([0-9a-f-]{36})"') = ANY (v_jobs::text[]);
+    RETURN json_build_object(
+        'jobs', cardinality(v_jobs), 'messages', v_messages, 'more', cardinality(v_jobs) = 200);
 END $$;
 GRANT EXECUTE ON FUNCTION erase_user TO llm_jobs_application;
 

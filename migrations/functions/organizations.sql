@@ -78,7 +78,9 @@ BEGIN
     PERFORM get_organization(p_organization_id);
     -- Creating a team takes a key share lock on this row, so none can be created in the meantime.
     PERFORM FROM organizations WHERE organization_id = p_organization_id FOR UPDATE;
-    IF EXISTS (SELECT FROM teams WHERE organization_id = p_organization_id AND status <> 'deleted') THEN
+    -- Also one whose deletion is not finished.
+    IF EXISTS (SELECT FROM teams t WHERE organization_id = p_organization_id
+               AND (status <> 'deleted' OR litellm_is_out_of_sync(t))) THEN
         PERFORM fail('LJ011', format('Organization ''%s'' still has teams', p_organization_id));
     END IF;
     UPDATE organizations SET status = 'deleted', updated_at = now() WHERE organization_id = p_organization_id;

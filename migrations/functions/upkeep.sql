@@ -181,36 +181,38 @@ BEGIN
 END $$;
 
 -- One batch of sweeping all teams, in the order of their ids after `p_after`: {done, more, next}. `done` is the number
--- of jobs that expired, and `next` the `p_after` of the next batch. A batch takes as long as a call can wait for an
--- account.
+-- of jobs that expired, and `next` the `p_after` of the next batch. A batch ends 200 jobs and looks at 1,000 teams at
+-- most, since calls may wait for the accounts that it locks.
 CREATE OR REPLACE FUNCTION sweep_batch(p_after text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    c_most constant bigint := 200;
-    v_team_id text;
+    c_teams constant bigint := 1000;
+    v_left bigint := 200;
+    v_account record;
     v_before text := p_after;
+    v_seen bigint := 0;
     v_expired bigint := 0;
-    v_left bigint := c_most;
     v_swept record;
 BEGIN
-    FOR v_team_id IN
-        SELECT team_id FROM credit_accounts
-        WHERE team_id > p_after AND (held > 0 OR extra_calls > 0 OR refill_due <= now()) ORDER BY team_id
+    FOR v_account IN
+        SELECT team_id, held > 0 OR extra_calls > 0 OR coalesce(refill_due <= now(), false) AS may_be_due
+        FROM credit_accounts WHERE team_id > p_after ORDER BY team_id LIMIT c_teams
     LOOP
-        CONTINUE WHEN NOT something_is_overdue(v_team_id, oldest_job_to_sweep(false));
-        v_swept := sweep_team(v_team_id, v_left);
-        v_expired := v_expired + v_swept.expired;
-        IF v_swept.ended >= v_left THEN
-            -- There may be more of the same team.
-            RETURN json_build_object('done', v_expired, 'more', true, 'next', v_before);
+        v_seen := v_seen + 1;
+        IF v_account.may_be_due AND something_is_overdue(v_account.team_id, oldest_job_to_sweep(false)) THEN
+            v_swept := sweep_team(v_account.team_id, v_left);
+            v_expired := v_expired + v_swept.expired;
+            v_left := v_left - v_swept.ended;
+            IF v_left <= 0 THEN
+                -- There may be more of the same team.
+                RETURN json_build_object('done', v_expired, 'more', true, 'next', v_before);
+            END IF;
+            -- A team takes time, too.
+            v_left := greatest(1, v_left - 1);
         END IF;
-        v_before := v_team_id;
-        v_left := v_left - v_swept.ended - 1;
-        IF v_left <= 0 THEN
-            RETURN json_build_object('done', v_expired, 'more', true, 'next', v_before);
-        END IF;
+        v_before := v_account.team_id;
     END LOOP;
-    RETURN json_build_object('done', v_expired, 'more', false);
+    RETURN json_build_object('done', v_expired, 'more', v_seen = c_teams, 'next', v_before);
 END $$;
 GRANT EXECUTE ON FUNCTION sweep_batch TO llm_jobs_application;
 
@@ -268,12 +270,12 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
 $$;
 GRANT EXECUTE ON FUNCTION delete_history TO llm_jobs_application;
 
--- Begins an upkeep, and ends it: for a request with an `Idempotency-Key`.
-CREATE OR REPLACE FUNCTION begin_upkeep(p_lease_seconds integer) RETURNS json LANGUAGE sql STABLE
+-- Claims a request of several statements for so long, and ends it: for one with an `Idempotency-Key`.
+CREATE OR REPLACE FUNCTION begin_work(p_lease_seconds integer) RETURNS json LANGUAGE sql STABLE
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT json_build_object('deadline', now() + make_interval(secs => p_lease_seconds))
 $$;
-GRANT EXECUTE ON FUNCTION begin_upkeep TO llm_jobs_application;
+GRANT EXECUTE ON FUNCTION begin_work TO llm_jobs_application;
 
 -- Writes down that these steps of an upkeep have succeeded now.
 CREATE OR REPLACE FUNCTION upkeep_succeeded(p_steps text[]) RETURNS boolean LANGUAGE sql

@@ -3,13 +3,16 @@
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
-    error::Result,
+    error::{Error, Result},
     function,
-    http::{Body, Mutation, PathTeam},
+    http::{Body, Mutation, PathTeam, mutation::Beginning},
     values::{Label, TeamId},
 };
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+/// The time after which a repeat of a request with an `Idempotency-Key` takes over.
+const LEASE_SECONDS: i32 = 300;
 
 /// The user to erase.
 #[derive(Deserialize, ToSchema)]
@@ -42,6 +45,29 @@ pub async fn erase_user(
     PathTeam(team_id): PathTeam,
     Body(EraseUser { user_id }): Body<EraseUser>,
 ) -> Result<Json<Erased>> {
+    let begin = || function!(begin_work(p_lease_seconds: LEASE_SECONDS));
+    if let Beginning::Repeat(Begun {}, answer) = mutation.begin::<_, Begun>(begin()).await? {
+        return serde_json::from_slice(&answer).map(Json).map_err(Error::internal);
+    }
+    match erase(&team_id, &user_id).await {
+        Ok(erased) => {
+            let answer = serde_json::to_vec(&erased).map_err(Error::internal)?;
+            mutation.finish::<Begun>(begin(), &answer).await?;
+            Ok(Json(erased))
+        }
+        Err(failure) => {
+            // The claim expires if this fails, too.
+            _ = mutation.release(begin()).await;
+            Err(failure)
+        }
+    }
+}
+
+/// The answer of `begin_work`, which has nothing for us.
+#[derive(Deserialize)]
+struct Begun {}
+
+async fn erase(team_id: &TeamId, user_id: &Label) -> Result<Erased> {
     #[derive(Deserialize)]
     struct Batch {
         jobs: i64,
@@ -49,15 +75,14 @@ pub async fn erase_user(
         more: bool,
     }
     let erased = format!("erased-{}", Uuid::new_v4());
-    let batch = || function!(erase_user(p_team_id: &team_id, p_user_id: &user_id, p_erased: &erased));
     let mut sum = Erased::default();
-    let mut done: Batch = mutation.run(batch()).await?;
     loop {
-        sum.jobs = sum.jobs.saturating_add(done.jobs);
-        sum.messages = sum.messages.saturating_add(done.messages);
-        if !done.more {
-            return Ok(Json(sum));
+        let function = function!(erase_user(p_team_id: team_id, p_user_id: user_id, p_erased: &erased));
+        let Batch { jobs, messages, more } = function.run().await?;
+        sum.jobs = sum.jobs.saturating_add(jobs);
+        sum.messages = sum.messages.saturating_add(messages);
+        if !more {
+            return Ok(sum);
         }
-        done = batch().run().await?;
     }
 }

@@ -10,7 +10,7 @@ use shared::{
     function,
     http::{Body, Mutation, NoFields, mutation::Beginning},
     platform::settings,
-    teams::deletion,
+    teams::deletion::{self, Finished},
 };
 use std::time::{Duration, Instant};
 use utoipa::ToSchema;
@@ -118,7 +118,7 @@ impl Steps {
 /// each step last succeeded.
 #[utoipa::path(post, path = "/api/upkeep", tag = "Service", responses((status = 200, body = Upkeep)))]
 pub async fn upkeep(mutation: Mutation, Body(NoFields {}): Body<NoFields>) -> Result<Json<Upkeep>> {
-    let begin = || function!(begin_upkeep(p_lease_seconds: LEASE_SECONDS));
+    let begin = || function!(begin_work(p_lease_seconds: LEASE_SECONDS));
     if let Beginning::Repeat(Begun {}, answer) = mutation.begin::<_, Begun>(begin()).await? {
         return serde_json::from_slice(&answer).map(Json).map_err(Error::internal);
     }
@@ -136,7 +136,7 @@ pub async fn upkeep(mutation: Mutation, Body(NoFields {}): Body<NoFields>) -> Re
     Ok(Json(answer))
 }
 
-/// The answer of `begin_upkeep`, which has nothing for us.
+/// The answer of `begin_work`, which has nothing for us.
 #[derive(Deserialize)]
 struct Begun {}
 
@@ -180,8 +180,10 @@ async fn delete_history() -> Result<Batch> {
 
 async fn finish_deletions() -> Result<Batch> {
     match deletion::finish_all().await? {
-        (_, true) => Err(Error::new(Code::Unavailable, "A team could not be deleted: the log says why")),
-        (done, false) => Ok(Batch { done, ..Batch::default() }),
+        Finished { failed: true, .. } => {
+            Err(Error::new(Code::Unavailable, "A team could not be deleted: the log says why"))
+        }
+        Finished { done, more, .. } => Ok(Batch { done, more, next: None }),
     }
 }
 

@@ -17,7 +17,7 @@ const PLANNED_ANEW: [&str; 80] = [
     "begin_key",
     "begin_resync",
     "begin_team",
-    "begin_upkeep",
+    "begin_work",
     "cancel_open_jobs",
     "claim",
     "configure_auto_refill",

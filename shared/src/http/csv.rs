@@ -48,7 +48,8 @@ where
     Ok(response)
 }
 
-fn lines<Cell: AsRef<[u8]>, const COLUMNS: usize>(
+/// Rows as lines.
+pub fn lines<Cell: AsRef<[u8]>, const COLUMNS: usize>(
     rows: impl IntoIterator<Item = [Cell; COLUMNS]>,
 ) -> Result<Vec<u8>> {
     let mut writer = WriterBuilder::new().from_writer(vec![]);

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// The maximum time in which another batch of jobs is ended.
+/// The maximum time in which another batch of jobs is ended, or another deletion finished.
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// A team that is deleted here, but perhaps not in LiteLLM yet, and may have open jobs.
@@ -49,18 +49,33 @@ impl Deletion {
     }
 }
 
-/// Finishes deletions that were begun and not finished, up to 20 of them. Returns how many, and whether one failed.
-pub async fn finish_all() -> Result<(i64, bool)> {
+/// What [`finish_all`] has done.
+pub struct Finished {
+    /// The number of deletions that it has finished.
+    pub done: i64,
+    /// Whether there may be others that it did not come to.
+    pub more: bool,
+    /// Whether one failed.
+    pub failed: bool,
+}
+
+/// Finishes deletions that were begun and not finished, up to 20 of them.
+pub async fn finish_all() -> Result<Finished> {
     let deletions: Vec<Deletion> = function!(unfinished_deletions()).run().await?;
-    let (mut finished, mut failed) = (0_i64, false);
+    let began = Instant::now();
+    let mut finished = Finished { done: 0, more: deletions.len() == 20, failed: false };
     for deletion in deletions {
+        if began.elapsed() >= LIMIT {
+            finished.more = true;
+            break;
+        }
         match deletion.finish().await {
-            Ok(()) => finished = finished.saturating_add(1),
+            Ok(()) => finished.done = finished.done.saturating_add(1),
             Err(error) => {
                 error.log("finishing the deletion of a team");
-                failed = true;
+                finished.failed = true;
             }
         }
     }
-    Ok((finished, failed))
+    Ok(finished)
 }

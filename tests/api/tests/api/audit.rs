@@ -138,6 +138,8 @@ async fn every_change_of_the_admin_is_written_down_once_with_what_was_asked() {
         };
         id(&answer.body["key"]["key_id"], &mut key);
         id(&answer.body["job_id"], &mut job);
+        // What is said of jobs may be about persons.
+        let body = if route.starts_with("/api/jobs/") { &Value::Null } else { body };
         expected.push(json!({
             "actor": "admin", "action": format!("{method} {route}"), "path": path, "body": body,
             "request_id": request_id,

@@ -48,12 +48,20 @@ async fn an_erased_user_leaves_no_trace_and_all_sums_stay() {
     let kept =
         team.client.post("/api/jobs/create", job_of(&team.id, "somebody else")).await.ok()["job_id"].clone();
     let usage = format!("/api/teams/{}/usage", team.id);
-    let (before, balance) = (app.admin().get(&usage).await.ok(), team.balance().await);
     let jobs_before: Vec<Value> = futures::future::join_all(jobs.iter().map(|job| team.read(job))).await;
 
     let path = format!("/api/teams/{}/erase-user", team.id);
-    let erased = app.admin().post(&path, json!({"user_id": USER})).await.ok();
-    assert_eq!(erased["jobs"], 453);
+    let by_admin = app.admin().post("/api/jobs/create", job_of(&team.id, USER)).await.ok()["job_id"].clone();
+    let by_admin = format!("/api/jobs/{}/complete", by_admin.as_str().expect("an id"));
+    app.admin().post(&by_admin, json!({"status": "failed", "error_message": SECRET})).await.ok();
+    let (before, balance) = (app.admin().get(&usage).await.ok(), team.balance().await);
+    let erase = async || {
+        let request = app.admin().request(reqwest::Method::POST, &path).header("idempotency-key", "once");
+        api_tests::Answer::of(request.body(json!({"user_id": USER}).to_string())).await.ok()
+    };
+    let erased = erase().await;
+    assert_eq!(erased["jobs"], 454);
+    assert_eq!(erase().await, erased, "a repeat");
     assert!(erased["messages"].as_i64() > Some(2), "{erased}");
     assert_eq!(
         app.admin().post(&path, json!({"user_id": USER})).await.ok(),
