@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 /// Statements that each violate one constraint, on a world with one team that has a completed and charged job and an
 /// open one, in which a call is open.
-const VIOLATIONS: [(&str, &str); 41] = [
+const VIOLATIONS: [(&str, &str); 42] = [
     ("schema_functions_only_row_check", "INSERT INTO schema_functions VALUES (false, '1.0.0', 'x')"),
     ("organization_id_valid", "INSERT INTO organizations VALUES ('a b', 'name')"),
     ("organization_id_valid", "INSERT INTO organizations VALUES ('', 'name')"),
@@ -43,6 +43,10 @@ const VIOLATIONS: [(&str, &str); 41] = [
     ("credits_not_negative", "UPDATE credit_accounts SET overdraft = 1, used = allocated + 1"),
     ("refill_period_valid", "UPDATE credit_accounts SET refill_period = 'yearly'"),
     ("refill_mode_valid", "UPDATE credit_accounts SET refill_mode = 'set'"),
+    (
+        "salts_of_32_bytes",
+        "INSERT INTO webhook_secrets (team_id, salt) SELECT team_id, 'short' FROM teams LIMIT 1",
+    ),
     ("held_not_negative", "UPDATE credit_accounts SET held = -1"),
     ("used_not_negative", "UPDATE credit_accounts SET used = -1"),
     ("credit_limit_not_negative", "UPDATE credit_accounts SET credit_limit = -1"),

@@ -111,7 +111,6 @@ impl Model {
                 self.complete(job, status).map(|completion| Outcome::Completed(Some(completion)))
             }
             GetBalance => {
-                self.exists()?;
                 self.sweep();
                 Ok(Outcome::Balance { allocated: self.allocated, used: self.used, held: self.held })
             }
