@@ -1,11 +1,11 @@
 //! Erasing an end user of a team.
 
 use axum::Json;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use shared::{
-    error::{Error, Result},
+    error::Result,
     function,
-    http::{Body, Mutation, PathTeam, mutation::Beginning},
+    http::{Body, Mutation, PathTeam},
     values::{Label, TeamId},
 };
 use utoipa::ToSchema;
@@ -45,27 +45,9 @@ pub async fn erase_user(
     PathTeam(team_id): PathTeam,
     Body(EraseUser { user_id }): Body<EraseUser>,
 ) -> Result<Json<Erased>> {
-    let begin = || function!(begin_work(p_lease_seconds: LEASE_SECONDS));
-    if let Beginning::Repeat(Begun {}, answer) = mutation.begin::<_, Begun>(begin()).await? {
-        return serde_json::from_slice(&answer).map(Json).map_err(Error::internal);
-    }
-    match erase(&team_id, &user_id).await {
-        Ok(erased) => {
-            let answer = serde_json::to_vec(&erased).map_err(Error::internal)?;
-            mutation.finish::<Begun>(begin(), &answer).await?;
-            Ok(Json(erased))
-        }
-        Err(failure) => {
-            // The claim expires if this fails, too.
-            _ = mutation.release(begin()).await;
-            Err(failure)
-        }
-    }
+    let lease = || function!(begin_work(p_lease_seconds: LEASE_SECONDS));
+    mutation.work(lease(), lease, |_: IgnoredAny| erase(&team_id, &user_id)).await.map(Json)
 }
-
-/// The answer of `begin_work`, which has nothing for us.
-#[derive(Deserialize)]
-struct Begun {}
 
 async fn erase(team_id: &TeamId, user_id: &Label) -> Result<Erased> {
     #[derive(Deserialize)]

@@ -3,9 +3,9 @@
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use shared::{
-    error::{Error, Result},
+    error::Result,
     function,
-    http::{Body, Mutation, NoFields, PathTeam, mutation::Beginning},
+    http::{Body, Mutation, NoFields, PathTeam},
     litellm::admin::{self, DesiredTeam},
     teams::sync,
     values::{KeyId, TeamId},
@@ -50,29 +50,10 @@ pub async fn resync(
     PathTeam(team_id): PathTeam,
     Body(NoFields {}): Body<NoFields>,
 ) -> Result<Json<Resynced>> {
-    let begun = match mutation
-        .begin::<Option<DesiredTeam>, Begun>(function!(begin_resync(p_team_id: &team_id)))
-        .await?
-    {
-        Beginning::Repeat(_, answer) => {
-            return serde_json::from_slice(&answer).map(Json).map_err(Error::internal);
-        }
-        Beginning::New(begun) => begun,
-    };
-    // Reads only; the answer is what the request keeps.
+    // Reads only.
     let end = || function!(litellm_pending_sync(p_team_id: &team_id));
-    match put_right(&team_id, begun).await {
-        Ok(resynced) => {
-            let answer = serde_json::to_vec(&resynced).map_err(Error::internal)?;
-            mutation.finish::<Option<DesiredTeam>>(end(), &answer).await?;
-            Ok(Json(resynced))
-        }
-        Err(failure) => {
-            // The claim expires if this fails, too.
-            _ = mutation.release(end()).await;
-            Err(failure)
-        }
-    }
+    let begin = function!(begin_resync(p_team_id: &team_id));
+    mutation.work(begin, end, |begun: Begun| put_right(&team_id, begun)).await.map(Json)
 }
 
 async fn put_right(team_id: &TeamId, begun: Begun) -> Result<Resynced> {

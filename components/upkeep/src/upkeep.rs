@@ -3,12 +3,12 @@
 
 use crate::costs;
 use axum::Json;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use shared::{
     alerts,
     error::{Code, Error, Result},
     function,
-    http::{Body, Mutation, NoFields, mutation::Beginning},
+    http::{Body, Mutation, NoFields},
     platform::settings,
     teams::deletion::{self, Finished},
 };
@@ -40,10 +40,10 @@ pub struct Steps {
     /// Jobs past their deadline expire and release their credit, calls past theirs become `abandoned`, and due
     /// automatic refills are made. `done` is the number of jobs that expired.
     jobs: Step,
-    /// Jobs and calls for which no month's table was there in time get one.
-    other_months: Step,
     /// Teams whose deletion was begun are deleted in LiteLLM, too, and their jobs ended. `done` is the number of teams.
     deletions: Step,
+    /// Jobs and calls for which no month's table was there in time get one.
+    other_months: Step,
     /// Tables for the coming months are made.
     months: Step,
     /// Tables of months older than the variable `retention_months` are dropped, unless it is 0.
@@ -118,27 +118,9 @@ impl Steps {
 /// each step last succeeded.
 #[utoipa::path(post, path = "/api/upkeep", tag = "Service", responses((status = 200, body = Upkeep)))]
 pub async fn upkeep(mutation: Mutation, Body(NoFields {}): Body<NoFields>) -> Result<Json<Upkeep>> {
-    let begin = || function!(begin_work(p_lease_seconds: LEASE_SECONDS));
-    if let Beginning::Repeat(Begun {}, answer) = mutation.begin::<_, Begun>(begin()).await? {
-        return serde_json::from_slice(&answer).map(Json).map_err(Error::internal);
-    }
-    let steps = all().await;
-    let succeeded = steps.named().into_iter().filter(|(_, step)| step.error.is_none());
-    let succeeded: Vec<String> = succeeded.map(|(name, _)| name.to_owned()).collect();
-    function!(upkeep_succeeded(p_steps: &succeeded)).run::<bool>().await?;
-    let answer = Upkeep {
-        expired: steps.jobs.done,
-        expired_jobs: steps.jobs.done,
-        more: steps.named().iter().any(|(_, step)| step.more),
-        steps,
-    };
-    mutation.finish::<Begun>(begin(), &serde_json::to_vec(&answer).map_err(Error::internal)?).await?;
-    Ok(Json(answer))
+    let lease = || function!(begin_work(p_lease_seconds: LEASE_SECONDS));
+    mutation.work(lease(), lease, |_: IgnoredAny| all()).await.map(Json)
 }
-
-/// The answer of `begin_work`, which has nothing for us.
-#[derive(Deserialize)]
-struct Begun {}
 
 /// Upkeep, by its earlier name
 ///
@@ -149,8 +131,8 @@ pub async fn expire(mutation: Mutation, body: Body<NoFields>) -> Result<Json<Upk
     upkeep(mutation, body).await
 }
 
-async fn all() -> Steps {
-    Steps {
+async fn all() -> Result<Upkeep> {
+    let steps = Steps {
         jobs: step("jobs", |after| async move { function!(sweep_batch(p_after: &after)).run().await }).await,
         deletions: step("deletions", |_| finish_deletions()).await,
         other_months: step("other_months", |_| function!(adopt_other_months()).run()).await,
@@ -161,7 +143,16 @@ async fn all() -> Steps {
         history: step("history", |_| delete_history()).await,
         costs: step("costs", |_| ask_for_costs()).await,
         alerts: step("alerts", |_| deliver_alerts()).await,
-    }
+    };
+    let succeeded = steps.named().into_iter().filter(|(_, step)| step.error.is_none());
+    let succeeded: Vec<String> = succeeded.map(|(name, _)| name.to_owned()).collect();
+    function!(upkeep_succeeded(p_steps: &succeeded)).run::<bool>().await?;
+    Ok(Upkeep {
+        expired: steps.jobs.done,
+        expired_jobs: steps.jobs.done,
+        more: steps.named().iter().any(|(_, step)| step.more),
+        steps,
+    })
 }
 
 async fn drop_month() -> Result<Batch> {

@@ -25,7 +25,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit, aead::Aead};
 use hkdf::Hkdf;
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::sync::{
@@ -157,6 +160,38 @@ impl Mutation {
     /// Replaces [`Mutation::finish`] if the work has failed: `undo` takes back what the first statement did.
     pub async fn release(&self, undo: Function) -> Result<()> {
         self.0.request.release(undo).await
+    }
+
+    /// Work of several statements, whose answer is stored encrypted. `begin` claims the request, and the work gets its
+    /// answer; `end` only reads, and stores the work's answer or, if the work has failed, releases the request. A retry
+    /// gets the stored answer.
+    pub async fn work<B, T, Work>(
+        &self,
+        begin: Function,
+        end: impl Fn() -> Function,
+        work: impl FnOnce(B) -> Work,
+    ) -> Result<T>
+    where
+        B: DeserializeOwned,
+        T: Serialize + DeserializeOwned,
+        Work: Future<Output = Result<T>>,
+    {
+        let begun = match self.begin::<IgnoredAny, B>(begin).await? {
+            Beginning::Repeat(_, answer) => return serde_json::from_slice(&answer).map_err(Error::internal),
+            Beginning::New(begun) => begun,
+        };
+        match work(begun).await {
+            Ok(done) => {
+                let answer = serde_json::to_vec(&done).map_err(Error::internal)?;
+                self.finish::<IgnoredAny>(end(), &answer).await?;
+                Ok(done)
+            }
+            Err(failure) => {
+                // The claim expires if this fails, too.
+                _ = self.release(end()).await;
+                Err(failure)
+            }
+        }
     }
 
     /// The request as SQL takes it, for a second statement that may be sent after the request has ended.
