@@ -48,7 +48,7 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_hidden text := CASE WHEN p_actor IS DISTINCT FROM 'admin' THEN 'unpriced_model' ELSE '' END;
 BEGIN
-    PERFORM readable_team(p_team_id);
+    PERFORM existing_team(p_team_id, p_deleted => true);
     RETURN json_build_object(
         'team_id', p_team_id,
         'total', (SELECT count(*) FROM alerts a

@@ -111,7 +111,7 @@ SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generi
 DECLARE
     v_balance json;
 BEGIN
-    PERFORM readable_team(p_team_id);
+    PERFORM existing_team(p_team_id, p_deleted => true);
     PERFORM sweep_team(p_team_id);
     SELECT json_build_object(
         'team_id', team_id, 'credits_allocated', allocated, 'credits_used', used, 'credits_remaining', allocated - used,
@@ -153,7 +153,7 @@ DECLARE
     v_total bigint;
     v_first bigint;
 BEGIN
-    PERFORM readable_team(p_team_id);
+    PERFORM existing_team(p_team_id, p_deleted => true);
     SELECT entries INTO v_total FROM credit_accounts WHERE team_id = p_team_id;
     -- Entries are numbered without gaps, so a page is a range of numbers.
     v_first := least(v_total - p_offset, p_before - 1);

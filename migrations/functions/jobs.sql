@@ -182,7 +182,7 @@ DECLARE
     v_credits bigint;
     v_row credit_transactions;
 BEGIN
-    PERFORM readable_team(p_team_id);
+    PERFORM existing_team(p_team_id, p_deleted => true);
     SELECT * INTO v_job FROM jobs WHERE job_id = p_job_id AND team_id = p_team_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         PERFORM fail('LJ006', 'Job not found');
@@ -442,7 +442,7 @@ DECLARE
     v_page uuid[];
     v_total bigint;
 BEGIN
-    PERFORM readable_team(p_team_id);
+    PERFORM existing_team(p_team_id, p_deleted => true);
     PERFORM sweep_team(p_team_id);
     v_page := ARRAY(
         SELECT job_id FROM jobs
@@ -486,7 +486,7 @@ DECLARE
     v_jobs uuid[];
     v_messages bigint;
 BEGIN
-    PERFORM readable_team(p_team_id);
+    PERFORM existing_team(p_team_id, p_deleted => true);
     v_jobs := ARRAY(
         SELECT job_id FROM jobs WHERE team_id = p_team_id AND user_id = p_user_id
         ORDER BY job_id LIMIT 200 FOR NO KEY UPDATE);

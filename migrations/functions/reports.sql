@@ -8,7 +8,7 @@ SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_admin boolean := reading_team(p_actor) IS NULL;
 BEGIN
-    PERFORM readable_team(p_team_id);
+    PERFORM existing_team(p_team_id, p_deleted => true);
     RETURN json_build_object('usage', usage_json(ARRAY[p_team_id], p_from, p_to, v_admin),
                              'remaining_budget', CASE WHEN v_admin THEN remaining_budget(p_team_id) END);
 END $$;
@@ -103,7 +103,7 @@ BEGIN
     IF p_team_id IS NULL THEN
         PERFORM get_organization(p_organization_id);
     ELSE
-        PERFORM readable_team(p_team_id);
+        PERFORM existing_team(p_team_id, p_deleted => true);
     END IF;
     -- Team by team, so that a page reads no more than its rows, whatever else there is.
     FOR v_team_id IN

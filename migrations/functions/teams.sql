@@ -1,22 +1,13 @@
 -- Teams.
 
-CREATE OR REPLACE FUNCTION existing_team(p_team_id text) RETURNS teams LANGUAGE plpgsql STABLE AS $$
+-- A team; with `p_deleted`, which is for the admin's reading, also one that is deleted.
+CREATE OR REPLACE FUNCTION existing_team(p_team_id text, p_deleted boolean DEFAULT false)
+RETURNS teams LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_row teams;
 BEGIN
-    SELECT * INTO v_row FROM teams WHERE team_id = p_team_id AND status NOT IN ('creating', 'deleted');
-    IF NOT FOUND THEN
-        PERFORM fail('LJ006', format('Team ''%s'' not found', p_team_id));
-    END IF;
-    RETURN v_row;
-END $$;
-
--- A team that the admin may read, deleted or not.
-CREATE OR REPLACE FUNCTION readable_team(p_team_id text) RETURNS teams LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    v_row teams;
-BEGIN
-    SELECT * INTO v_row FROM teams WHERE team_id = p_team_id AND status <> 'creating';
+    SELECT * INTO v_row FROM teams
+    WHERE team_id = p_team_id AND status <> 'creating' AND (p_deleted OR status <> 'deleted');
     IF NOT FOUND THEN
         PERFORM fail('LJ006', format('Team ''%s'' not found', p_team_id));
     END IF;
@@ -67,9 +58,9 @@ $$;
 CREATE OR REPLACE FUNCTION get_team(p_team_id text) RETURNS json LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    PERFORM readable_team(p_team_id);
+    PERFORM existing_team(p_team_id, p_deleted => true);
     PERFORM sweep_team(p_team_id);
-    RETURN team_json(readable_team(p_team_id));
+    RETURN team_json(existing_team(p_team_id, p_deleted => true));
 END $$;
 GRANT EXECUTE ON FUNCTION get_team TO llm_jobs_application;
 
