@@ -293,7 +293,6 @@ DECLARE
     -- The number of the first bound that is not exceeded; one more than there are bounds if all are.
     v_bucket integer := coalesce(1 + width_bucket(p.latency_ms - 1, latency_bounds()), 1);
     v_unpriced bigint;
-    v_new_type boolean;
 BEGIN
     IF p.job_id IS NULL THEN
         RETURN;
@@ -309,11 +308,7 @@ BEGIN
         cost_usd = u.cost_usd + excluded.cost_usd, revenue_usd = u.revenue_usd + excluded.revenue_usd,
         credits_charged = u.credits_charged + excluded.credits_charged,
         charged_jobs = u.charged_jobs + excluded.charged_jobs,
-        free_jobs_with_output = u.free_jobs_with_output + excluded.free_jobs_with_output
-    RETURNING xmax = 0 INTO v_new_type;
-    IF v_new_type THEN
-        PERFORM limit_job_types(p.team_id, p.job_type);
-    END IF;
+        free_jobs_with_output = u.free_jobs_with_output + excluded.free_jobs_with_output;
     IF p.free_jobs > 0 THEN
         PERFORM add_to_job_totals(0, 0, 0, 0, 0, p.free_jobs);
     END IF;

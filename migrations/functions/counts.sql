@@ -36,17 +36,17 @@ CREATE OR REPLACE FUNCTION most_job_types() RETURNS bigint LANGUAGE sql STABLE A
     SELECT coalesce(nullif(current_setting('llm_jobs.job_types_per_day', true), ''), '200')::bigint
 $$;
 
--- To be called when usage has got a new row today: if it has more types of jobs than it may have, what is in the row is
--- added to that of `other` types.
-CREATE OR REPLACE FUNCTION limit_job_types(p_team_id text, p_job_type text) RETURNS void LANGUAGE plpgsql AS $$
+-- Usage has got a new row. If its day has more types of jobs than it may have, what is in the row is added to that of
+-- `other` types.
+CREATE OR REPLACE FUNCTION limit_job_types() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF p_job_type = 'other' OR most_job_types() = 0
-        OR (SELECT count(*) FROM usage_days WHERE team_id = p_team_id AND day = today() AND job_type <> 'other')
-            <= most_job_types() THEN
-        RETURN;
+    IF NEW.job_type = 'other' OR most_job_types() = 0
+        OR (SELECT count(*) FROM usage_days
+            WHERE team_id = NEW.team_id AND day = NEW.day AND job_type <> 'other') <= most_job_types() THEN
+        RETURN NULL;
     END IF;
     WITH moved AS (
-        DELETE FROM usage_days WHERE team_id = p_team_id AND day = today() AND job_type = p_job_type RETURNING *)
+        DELETE FROM usage_days WHERE team_id = NEW.team_id AND day = NEW.day AND job_type = NEW.job_type RETURNING *)
     INSERT INTO usage_days AS u (
         team_id, day, job_type, opened_jobs, completed, failed, cancelled, expired, charged_jobs, credits_charged,
         revenue_usd, calls, priced_calls, tokens, cost_usd, refused_calls, free_jobs_with_output)
@@ -61,18 +61,16 @@ BEGIN
         priced_calls = u.priced_calls + excluded.priced_calls, tokens = u.tokens + excluded.tokens,
         cost_usd = u.cost_usd + excluded.cost_usd, refused_calls = u.refused_calls + excluded.refused_calls,
         free_jobs_with_output = u.free_jobs_with_output + excluded.free_jobs_with_output;
+    RETURN NULL;
 END $$;
+-- Not where a row is added to, so that it takes no time then.
+CREATE OR REPLACE TRIGGER job_types_are_limited AFTER INSERT ON usage_days
+    FOR EACH ROW EXECUTE FUNCTION limit_job_types();
 
 CREATE OR REPLACE FUNCTION count_new_job(p_team_id text, p_job_type text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    v_new boolean;
 BEGIN
     INSERT INTO usage_days AS u (team_id, day, job_type, opened_jobs) VALUES (p_team_id, today(), p_job_type, 1)
-    ON CONFLICT (team_id, day, job_type) DO UPDATE SET opened_jobs = u.opened_jobs + 1
-    RETURNING xmax = 0 INTO v_new;
-    IF v_new THEN
-        PERFORM limit_job_types(p_team_id, p_job_type);
-    END IF;
+    ON CONFLICT (team_id, day, job_type) DO UPDATE SET opened_jobs = u.opened_jobs + 1;
     PERFORM add_to_job_totals(1, 0, 0, 0, 0, 0);
 END $$;
 
@@ -82,8 +80,6 @@ CREATE OR REPLACE FUNCTION count_ended_job(
     p_team_id text, p_job_type text, p_status text, p_credits bigint, p_revenue_usd numeric, p_closed_calls bigint,
     p_free_with_output boolean
 ) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    v_new boolean;
 BEGIN
     INSERT INTO usage_days AS u (team_id, day, job_type, completed, failed, cancelled, calls, charged_jobs,
                                  credits_charged, revenue_usd, free_jobs_with_output)
@@ -96,38 +92,25 @@ BEGIN
         charged_jobs = u.charged_jobs + excluded.charged_jobs,
         credits_charged = u.credits_charged + excluded.credits_charged,
         revenue_usd = u.revenue_usd + excluded.revenue_usd,
-        free_jobs_with_output = u.free_jobs_with_output + excluded.free_jobs_with_output
-    RETURNING xmax = 0 INTO v_new;
-    IF v_new THEN
-        PERFORM limit_job_types(p_team_id, p_job_type);
-    END IF;
+        free_jobs_with_output = u.free_jobs_with_output + excluded.free_jobs_with_output;
     PERFORM add_to_job_totals(0, (p_status = 'completed')::integer, (p_status = 'failed')::integer,
                               (p_status = 'cancelled')::integer, 0, p_free_with_output::integer);
 END $$;
 
 -- Counts jobs that have expired and calls that were abandoned: one entry for each type of jobs.
 CREATE OR REPLACE FUNCTION count_overdue(p_team_id text, p_entries usage_days[]) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    v_row record;
 BEGIN
-    FOR v_row IN
-        INSERT INTO usage_days AS u (team_id, day, job_type, expired, calls, charged_jobs, credits_charged, revenue_usd,
-                                     free_jobs_with_output)
-        SELECT p_team_id, today(), job_type, sum(expired), sum(calls), sum(charged_jobs), sum(credits_charged),
-               sum(revenue_usd), sum(free_jobs_with_output)
-        FROM unnest(p_entries) GROUP BY job_type ORDER BY job_type
-        ON CONFLICT (team_id, day, job_type) DO UPDATE SET
-            expired = u.expired + excluded.expired, calls = u.calls + excluded.calls,
-            charged_jobs = u.charged_jobs + excluded.charged_jobs,
-            credits_charged = u.credits_charged + excluded.credits_charged,
-            revenue_usd = u.revenue_usd + excluded.revenue_usd,
-            free_jobs_with_output = u.free_jobs_with_output + excluded.free_jobs_with_output
-        RETURNING u.job_type, u.xmax = 0 AS is_new
-    LOOP
-        IF v_row.is_new THEN
-            PERFORM limit_job_types(p_team_id, v_row.job_type);
-        END IF;
-    END LOOP;
+    INSERT INTO usage_days AS u (team_id, day, job_type, expired, calls, charged_jobs, credits_charged, revenue_usd,
+                                 free_jobs_with_output)
+    SELECT p_team_id, today(), job_type, sum(expired), sum(calls), sum(charged_jobs), sum(credits_charged),
+           sum(revenue_usd), sum(free_jobs_with_output)
+    FROM unnest(p_entries) GROUP BY job_type ORDER BY job_type
+    ON CONFLICT (team_id, day, job_type) DO UPDATE SET
+        expired = u.expired + excluded.expired, calls = u.calls + excluded.calls,
+        charged_jobs = u.charged_jobs + excluded.charged_jobs,
+        credits_charged = u.credits_charged + excluded.credits_charged,
+        revenue_usd = u.revenue_usd + excluded.revenue_usd,
+        free_jobs_with_output = u.free_jobs_with_output + excluded.free_jobs_with_output;
     PERFORM add_to_job_totals(0, 0, 0, 0, sum(expired)::bigint, sum(free_jobs_with_output)::bigint)
     FROM unnest(p_entries) HAVING sum(expired) > 0;
 END $$;

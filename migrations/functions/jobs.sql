@@ -199,7 +199,6 @@ BEGIN
     INSERT INTO usage_days AS u (team_id, day, job_type, credits_charged)
     VALUES (p_team_id, today(), v_job.job_type, -v_credits)
     ON CONFLICT (team_id, day, job_type) DO UPDATE SET credits_charged = u.credits_charged - v_credits;
-    PERFORM limit_job_types(p_team_id, v_job.job_type);
     RETURN json_build_object(
         'team_id', p_team_id, 'job_id', p_job_id, 'credits_refunded', v_credits,
         'credits_remaining', v_row.balance_after, 'transaction', transaction_json(v_row));
