@@ -41,8 +41,8 @@ $$;
 CREATE OR REPLACE FUNCTION limit_job_types() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.job_type = 'other' OR most_job_types() = 0
-        OR (SELECT count(*) FROM usage_days
-            WHERE team_id = NEW.team_id AND day = NEW.day AND job_type <> 'other') <= most_job_types() THEN
+        OR NOT EXISTS (SELECT FROM usage_days WHERE team_id = NEW.team_id AND day = NEW.day AND job_type <> 'other'
+                       OFFSET most_job_types()) THEN
         RETURN NULL;
     END IF;
     WITH moved AS (
